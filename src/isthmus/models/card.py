@@ -1,0 +1,36 @@
+"""The model card that is saved with every model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """Markdown for the README of a model folder, from its `config.json`."""
+    query, gallery = config["domains"]
+    architecture, provenance = config["architecture"], config.get("provenance", {})
+    scores = provenance.get("scores", {})
+    lines = [
+        f"# Cross-domain retrieval: {query} and {gallery}",
+        "",
+        f"Finds images of one domain with an image of the other. Backbone `{architecture['backbone']}`, "
+        f"{architecture['image_size']} px, trained with Isthmus (method `{provenance.get('method', 'unknown')}`).",
+        "",
+        "```python",
+        "import isthmus",
+        'model = isthmus.load("PATH/TO/THIS/FOLDER")',
+        f'vectors = model.encode(["image.png"], domain="{query}")',
+        "```",
+    ]
+    if provenance.get("note"):
+        lines += ["", str(provenance["note"])]
+    if scores:
+        lines += [
+            "",
+            f"Scores on {provenance.get('scores_on', 'validation images')}:",
+            "",
+            "| figure | value |",
+            "|---|---|",
+        ]
+        lines += [f"| {name} | {value:.4f} |" for name, value in scores.items()]
+    return "\n".join(lines) + "\n"

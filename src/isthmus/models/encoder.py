@@ -1,0 +1,246 @@
+"""The model that training makes and everything else uses: a folder with weights, preprocessing, domains and means."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from isthmus.data.images import ImageError, load_image
+from isthmus.data.loading import prefetch
+from isthmus.data.transforms import Preprocessing
+from isthmus.errors import IsthmusError
+from isthmus.io import atomic_folder, canonical_json, read_json
+from isthmus.models.backbones import preprocessing_of, read_weights
+from isthmus.models.modules import Encoder, active_domain, build_encoder
+from isthmus.ops import normalise
+from isthmus.progress import track
+
+FORMAT = 1
+Source = str | Path | Image.Image | bytes
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is needed to build the network again without its weights."""
+
+    backbone: str
+    dim: int
+    image_size: int
+    domain_norm: bool = False
+
+
+@dataclass
+class Model:
+    """An encoder for two domains, with its preprocessing and each domain's training mean.
+
+    Attributes:
+        architecture: what the network is built from.
+        encoder: the network, one for both domains.
+        preprocessing: how an image becomes its input.
+        domains: names of the query domain and the gallery domain.
+        means: (2, dim), the mean embedding of each domain's training images; zeros where unknown.
+        centring: whether `encode` subtracts the mean by default.
+        provenance: method, settings, data and scores, as training left them.
+    """
+
+    architecture: Architecture
+    encoder: Encoder
+    preprocessing: Preprocessing
+    domains: tuple[str, str]
+    means: Tensor
+    centring: bool = True
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls,
+        architecture: Architecture,
+        domains: tuple[str, str],
+        *,
+        weights: str = "pretrained",
+        resize: int | None = None,
+        centring: bool = True,
+    ) -> Model:
+        """A model around a fresh backbone; `weights` as in `create_backbone`."""
+        encoder = build_encoder(weights=weights, **asdict(architecture))
+        preprocessing = preprocessing_of(encoder.backbone, architecture.image_size, resize)
+        return cls(architecture, encoder, preprocessing, domains, torch.zeros(2, encoder.dim), centring)
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return self.encoder.dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.encoder.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any weight, mean or preprocessing setting."""
+        digest = hashlib.sha256(canonical_json(self._description()).encode())
+        for name, value in sorted(self._tensors().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def domain_index(self, domain: str) -> int:
+        """0 for the query domain, 1 for the gallery domain; anything else is an error that names both."""
+        if domain not in self.domains:
+            raise IsthmusError(f"The model has no domain '{domain}'; its domains are {' and '.join(self.domains)}.")
+        return self.domains.index(domain)
+
+    @torch.inference_mode()
+    def embed(self, views: Tensor, domain: int, *, autocast: bool = False) -> Tensor:
+        """Unit vectors float32 (n, dim) of uint8 (n, 3, size, size), not centred."""
+        self.encoder.eval()
+        images = self.preprocessing.normalise(views.to(self.device)).contiguous(memory_format=torch.channels_last)
+        with active_domain(self.encoder, domain), torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            return self.encoder(images)  # type: ignore[no-any-return]
+
+    def centre(self, vectors: Tensor, domain: int) -> Tensor:
+        """Subtract the domain's mean from unit vectors (n, dim) and make them unit again."""
+        return normalise(vectors - self.means[domain].to(vectors))
+
+    def encode(
+        self,
+        images: Sequence[Source],
+        *,
+        domain: str,
+        batch_size: int = 64,
+        workers: int = 2,
+        centring: bool | None = None,
+        progress: bool = False,
+        on_bad: Literal["raise", "skip"] = "raise",
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Embed images of one domain.
+
+        Args:
+            images: paths, bytes or PIL images.
+            domain: one of `domains`.
+            batch_size: images a forward pass.
+            workers: decoding threads.
+            centring: subtract the domain's training mean; the model's own setting if None.
+            progress: show progress on standard error.
+            on_bad: `"raise"` at an unreadable image, or `"skip"`: its row is NaN.
+
+        Returns:
+            float32 (n, dim) of unit length, in the order of `images`.
+
+        Raises:
+            IsthmusError: unknown domain, or an unreadable image.
+
+        Example:
+            >>> model = isthmus.load("runs/pacs")                                           # doctest: +SKIP
+            >>> model.encode(["cat.png"], domain="sketch").shape                            # doctest: +SKIP
+            (1, 512)
+        """
+        index = self.domain_index(domain)
+        vectors = torch.full((len(images), self.dim), float("nan"))
+
+        def read(part: range) -> tuple[list[int], Tensor]:
+            kept, views = [], []
+            for position in part:
+                with contextlib.suppress(ImageError) if on_bad == "skip" else contextlib.nullcontext():
+                    image = load_image(images[position], min_side=self.preprocessing.resize)
+                    views.append(self.preprocessing(image))
+                    kept.append(position)
+            size = self.preprocessing.size
+            return kept, torch.stack(views) if views else torch.empty(0, 3, size, size, dtype=torch.uint8)
+
+        parts = [range(start, min(len(images), start + batch_size)) for start in range(0, len(images), batch_size)]
+        batches: Iterable[tuple[list[int], Tensor]] = prefetch(parts, read, workers, ahead=workers + 1)
+        if progress:
+            batches = track(batches, len(images), "embedding", per_item=batch_size)
+        for kept, views in batches:
+            if kept:
+                vectors[kept] = self.embed(views, index).cpu()
+        if self.centring if centring is None else centring:
+            vectors = self.centre(vectors, index)
+        return vectors.numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write `config.json`, `model.safetensors` and `README.md`; the old folder stays until the new is whole."""
+        from safetensors.torch import save_file
+
+        from isthmus.models.card import model_card
+
+        with atomic_folder(folder) as scratch:
+            config = {**self._description(), "fingerprint": self.fingerprint, "provenance": self.provenance}
+            (scratch / "config.json").write_text(_pretty(config), encoding="utf-8")
+            save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in self._tensors().items()},
+                scratch / "model.safetensors",
+            )
+            (scratch / "README.md").write_text(model_card(config), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model folder, or a run folder that holds one."""
+        folder = Path(path)
+        if (folder / "model" / "config.json").is_file():
+            folder = folder / "model"
+        if not (folder / "config.json").is_file():
+            raise IsthmusError(f"{path} is no model: there is no config.json in it; name a run or a model folder.")
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise IsthmusError(f"{folder}/config.json is not of a model that this version reads (format {FORMAT}).")
+        try:
+            architecture = Architecture(**config["architecture"])
+            preprocessing = Preprocessing(**_tuples(config["preprocessing"]))
+            domains = (str(config["domains"][0]), str(config["domains"][1]))
+            centring, provenance = bool(config["centring"]), dict(config.get("provenance", {}))
+        except (KeyError, TypeError, IndexError) as error:
+            raise IsthmusError(f"{folder}/config.json is incomplete ({error}); make the model anew.") from error
+        encoder = build_encoder(weights="random", **asdict(architecture))
+        tensors = read_weights(folder / "model.safetensors")
+        means = tensors.pop("means", torch.empty(0))
+        try:
+            encoder.load_state_dict({key.removeprefix("encoder."): value for key, value in tensors.items()})
+            if means.shape != (2, encoder.dim):
+                raise RuntimeError(f"means of shape {tuple(means.shape)}")
+        except RuntimeError as error:
+            raise IsthmusError(f"{folder}/model.safetensors does not fit its config.json; fetch both again.") from error
+        encoder.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return cls(architecture, encoder, preprocessing, domains, means, centring, provenance)
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "architecture": asdict(self.architecture),
+            "preprocessing": asdict(self.preprocessing),
+            "domains": list(self.domains),
+            "centring": self.centring,
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**{f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}, "means": self.means}
+
+
+def load(path: str | Path) -> Model:
+    """Load a trained model from a run folder or a model folder.
+
+    Example:
+        >>> model = isthmus.load("runs/pacs")                                               # doctest: +SKIP
+    """
+    return Model.load(path)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _pretty(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,102 @@
+"""What a run is built from: its model, its processes and devices, its optimiser and the rate of each step."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from isthmus.config import RunConfig, TrainConfig
+from isthmus.errors import IsthmusError
+from isthmus.models.encoder import Architecture, Model
+from isthmus.train.precision import choose_precision
+
+
+def build_model(config: RunConfig, domains: tuple[str, str]) -> Model:
+    """The untrained model that the settings describe."""
+    settings = config.model
+    return Model.create(
+        Architecture(settings.backbone, settings.dim, settings.image_size, settings.domain_norm),
+        domains,
+        weights=settings.weights,
+        resize=config.augment.resize,
+        centring=settings.centring,
+    )
+
+
+def processes_wanted(settings: TrainConfig) -> tuple[int, int]:
+    """Devices a machine and machines: as torchrun says where it started this process, else as the settings say."""
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        return here, int(os.environ["WORLD_SIZE"]) // here
+    return settings.devices, settings.nodes
+
+
+def build_fabric(config: RunConfig, model: Model, *, trains: bool) -> Fabric:
+    """Decide the precision, write it into the settings, and start all processes.
+
+    Raises:
+        IsthmusError: the batch can't be divided among them.
+    """
+    settings = config.train
+    devices, nodes = processes_wanted(settings)
+    many = devices * nodes > 1
+    if settings.precision == "auto":
+        # Each of several CPU processes would measure for itself, and they might not agree.
+        alone = not many or (settings.accelerator != "cpu" and torch.cuda.is_available())
+        settings.precision = choose_precision(model, config) if trains and alone else "32-true"  # type: ignore[assignment]
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=settings.precision,
+        strategy="ddp" if many else "auto",
+    )
+    fabric.launch()
+    if settings.batch_size % fabric.world_size:
+        raise IsthmusError(
+            f"train.batch_size = {settings.batch_size} can't be divided among {fabric.world_size} processes; make it a "
+            "multiple of them."
+        )
+    return fabric
+
+
+def place(model: Model, settings: TrainConfig, fabric: Fabric) -> None:
+    """Bring the network to its device, in the memory layout and with the batch norm that training wants."""
+    if settings.channels_last:
+        model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        convert: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm
+        model.encoder = convert(model.encoder)
+    model.encoder.to(fabric.device)
+
+
+def build_optimizer(settings: TrainConfig, model: Model) -> torch.optim.Optimizer:
+    """SGD or AdamW over all weights of the encoder."""
+    parameters = [p for p in model.encoder.parameters() if p.requires_grad]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    # Decay is for matrices: on biases and norms it only pulls the features towards each other.
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, settings.lr)
+
+
+def learning_rate(settings: TrainConfig, step: int, total: int) -> float:
+    """The rate of a step: warm-up, then constant or half a cosine down to zero.
+
+    Example:
+        >>> learning_rate(TrainConfig(lr=1.0, schedule="cosine"), 5, 10)
+        0.5
+    """
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

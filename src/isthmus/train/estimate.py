@@ -1,0 +1,61 @@
+"""What a training run will take: a few real steps and a few real images are measured, the rest is counted."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+from isthmus.config import RunConfig
+from isthmus.plan import Plan, measure, peak_memory
+from isthmus.train.judge import MEAN_IMAGES
+from isthmus.train.run import absolute_paths
+from isthmus.train.trainer import Trainer
+
+SAMPLE = 64  # images that are decoded and embedded to learn the rates
+
+
+def estimate(config: RunConfig) -> Plan:
+    """Time, memory and disk of `isthmus train` with these settings, from some seconds of real work."""
+    config = absolute_paths(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(config, Path(scratch), screening=False)
+        data, source = trainer.data, trainer.source
+        rows = [*itertools.chain(*data.train, *data.val, *data.counterparts.values())]
+        sample = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
+        start = time.perf_counter()
+        for row in sample:
+            source.pixels(row)
+        decode = (time.perf_counter() - start) / len(sample) / max(1, min(2, config.data.workers))
+        embed = measure(lambda: trainer.judge.embed(sample, 0), warmup=1, repeats=2) / len(sample)
+        steps = 0
+        step_seconds = 0.0
+        if trainer.method.trains:
+            plans = trainer.method.epoch(0)
+            steps = len(plans) * config.train.epochs
+            batch = trainer.method.load(plans[0])
+            trainer.model.encoder.train()
+            step_seconds = measure(lambda: trainer._step(batch, 0.0), warmup=1, repeats=3, limit=20.0)
+        judged = sum(min(len(side), MEAN_IMAGES) for side in data.train) + sum(len(side) for side in data.val)
+        judged += sum(len(data.counterparts.get(row.id, ())[:1]) for side in data.val for row in side)
+        filled = sum(len(items) for items in getattr(trainer.method, "sets", ()))
+        pixels = 3 * trainer.model.preprocessing.resize**2
+        cached = min(len(rows) * pixels, config.data.cache_mb * 1_000_000)
+        weights = sum(p.numel() * p.element_size() for p in trainer.model.encoder.state_dict().values())
+    rounds = config.train.epochs + 1 if steps else 1
+    # What does not fit the cache is decoded again whenever it is looked at.
+    again = max(0.0, 1 - config.data.cache_mb * 1e6 / max(1, len(rows) * pixels))
+    seconds = len(rows) * decode + filled * embed + steps * step_seconds
+    seconds += rounds * judged * (embed + again * decode)
+    seconds += again * decode * steps * trainer.method.images_per_step()
+    return Plan(
+        what=f"train {config.method}",
+        units=steps,
+        unit="steps",
+        seconds=seconds,
+        memory=peak_memory() + cached,
+        disk=4 * weights,
+        probe=f"{1000 * step_seconds:.0f} ms a step, {embed and 1 / embed:.0f} images/s embedded, "
+        f"{1 / max(decode, 1e-9):.0f} decoded",
+    )

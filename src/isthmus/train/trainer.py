@@ -1,0 +1,259 @@
+"""The one training loop: devices, precision, optimiser, checkpoints, choice of the epoch, logs."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from isthmus.config import RunConfig
+from isthmus.data.loading import ImageSource, prefetch
+from isthmus.data.screening import screen
+from isthmus.data.training import TrainingData, read_training_data
+from isthmus.errors import IsthmusError
+from isthmus.io import atomic_write_text, make_folder
+from isthmus.methods import find_method
+from isthmus.methods.base import Method, Processes
+from isthmus.models.modules import freeze_norms
+from isthmus.train.build import build_fabric, build_model, build_optimizer, learning_rate, place
+from isthmus.train.checkpoint import (
+    Progress,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+    seed_everything,
+)
+from isthmus.train.interrupt import Interrupted, StopRequest
+from isthmus.train.judge import Judge, score_for
+from isthmus.train.show import Display
+from isthmus.train.together import Together
+from isthmus.train.tracking import Tracker, write_history
+
+COLLAPSED = 0.999  # mean cosine between different images above which nothing can be told apart
+
+
+class Trainer:
+    """Trains one run in one folder.
+
+    Args:
+        config: all settings; `train.precision = auto` is decided here and written down.
+        out: the run's folder: config.yaml, model/, checkpoints/, log.csv, tensorboard/, manifest.parquet.
+        fabric: devices and processes; made from the settings if None.
+        screening: decode every image first; off for a probe.
+
+    Example:
+        >>> Trainer(RunConfig.load("run.yaml"), Path("runs/pacs")).fit()                    # doctest: +SKIP
+    """
+
+    def __init__(self, config: RunConfig, out: Path, fabric: Fabric | None = None, *, screening: bool = True) -> None:
+        seed_everything(config.seed)
+        self.config, self.out = config, out
+        kind = find_method(config.method)
+        self.data: TrainingData = read_training_data(config.data, synthetic=kind.uses_synthetic, seed=config.seed)
+        self.model = build_model(config, self.data.names)
+        self.fabric = fabric or build_fabric(config, self.model, trains=kind.trains)
+        self.together = Together(self.fabric)
+        if self.fabric.is_global_zero:
+            make_folder(out)
+        seed_everything(config.seed)
+        self.source = ImageSource(self.model.preprocessing, config.data.cache_mb)
+        self.skipped: list[str] = []
+        if screening:
+            self.skipped = screen(self.data, self.source, threads=config.data.workers, on_bad=config.data.on_bad_image)
+        place(self.model, config.train, self.fabric)
+        processes = Processes(self.fabric.global_rank, self.fabric.world_size)
+        self.method: Method = kind(config, self.model, self.data, self.source, processes)
+        self.optimizer = build_optimizer(config.train, self.model)
+        network, self.optimizer = self.fabric.setup(self.model.encoder, self.optimizer)
+        self.method.network = network
+        self.progress = Progress()
+        autocast = config.train.precision != "32-true"
+        self.judge = Judge(self.model, self.data, self.source, config.data.workers, autocast)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that a run goes on from."""
+        return self.out / "checkpoints" / "last.pt"
+
+    def fit(self, *, resume: bool = False) -> dict[str, Any]:
+        """Train to the end, or go on from the checkpoint.
+
+        Returns:
+            The chosen epoch's record.
+
+        Raises:
+            IsthmusError: a loss is not finite, the embeddings collapsed, or the folder can't be written.
+            Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        """
+        if self.fabric.is_global_zero:
+            self.config.save(self.out / "config.yaml")
+            self.data.manifest().save(self.out / "manifest.parquet")
+            if self.skipped:
+                atomic_write_text(self.out / "skipped.txt", "\n".join(self.skipped) + "\n")
+        display = Display(self.fabric.is_global_zero, self.config.train.epochs)
+        for note in self.data.notes:
+            display.say(note)
+        if resume:
+            self._restore(load_checkpoint(self.checkpoint))
+        else:
+            self.model.encoder.eval()
+            self.method.start()
+            self._judge(display)
+        tracker = Tracker(self.out / "tensorboard", self.fabric.is_global_zero, self.progress.step)
+        try:
+            if self.method.trains:
+                with StopRequest() as stop:
+                    while self.progress.epoch < self.config.train.epochs:
+                        self._epoch(stop, tracker, display)
+        finally:
+            tracker.close()
+            display.close()
+        return self.best_record()
+
+    def best_record(self) -> dict[str, Any]:
+        """The chosen epoch's line of the log."""
+        return next(record for record in self.progress.history if record["epoch"] == self.progress.best_epoch)
+
+    def _epoch(self, stop: StopRequest, tracker: Tracker, display: Display) -> None:
+        state = self.progress
+        plans = list(self.method.epoch(state.epoch))
+        total = self.config.train.epochs * len(plans)
+        todo = plans[state.step_in_epoch :]
+        self.model.encoder.train()
+        if self.config.model.freeze_norm:
+            freeze_norms(self.model.encoder)
+        start = time.monotonic()
+        threads = self.config.data.workers
+        for batch in prefetch(todo, self.method.load, threads, ahead=threads + 1):
+            rate = learning_rate(self.config.train, state.step, total)
+            values = self._step(batch, rate)
+            state.step += 1
+            state.step_in_epoch += 1
+            state.images += self.method.images_per_step()
+            for name, value in values.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            tracker.log(state.step, {**values, "lr": rate}, "train/")
+            display.step(state.epoch + 1, state.step_in_epoch, len(plans), state.step, total, values["loss"])
+            number = self.together.signal(stop.number)
+            if number and state.step_in_epoch < len(plans):
+                state.seconds += time.monotonic() - start
+                self._save()
+                self.together.end(Interrupted(f"Stopped and saved after step {state.step}.", number))
+        state.seconds += time.monotonic() - start
+        state.epoch += 1
+        state.step_in_epoch = 0
+        means = {name: value / len(plans) for name, value in state.sums.items()}
+        state.sums = {}
+        self._judge(display, {**means, "lr": rate}, tracker)
+        number = self.together.signal(stop.number)
+        if number and state.epoch < self.config.train.epochs:
+            self.together.end(Interrupted(f"Stopped and saved after epoch {state.epoch}.", number))
+
+    def _step(self, batch: Any, rate: float) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        terms = self.method.step(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        values = self.together.means(terms)
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.together.end(
+                    IsthmusError(
+                        f"The loss term '{name}' became {value} at step {self.progress.step + 1}; lower train.lr (now "
+                        f"{self.config.train.lr:g}) or set train.precision=32-true. The last checkpoint is kept."
+                    )
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.config.train.clip_norm is not None:
+            self.fabric.clip_gradients(self.method.network, self.optimizer, max_norm=self.config.train.clip_norm)
+        self.optimizer.step()
+        self.method.after_step()
+        return {**values, "loss": sum(values.values())}
+
+    def _judge(self, display: Display, losses: dict[str, float] | None = None, tracker: Tracker | None = None) -> None:
+        """Measure the network, keep it if it is the best so far, write log and checkpoint."""
+        state = self.progress
+        verdict = self.together.from_first(self.judge.verdict)
+        figures = verdict.figures
+        record: dict[str, Any] = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "images": state.images,
+            "seconds": round(state.seconds, 2),
+            **(losses or {}),
+            **figures,
+            "mean_cosine": verdict.mean_cosine,
+        }
+        state.history.append(record)
+        if state.epoch and verdict.mean_cosine > COLLAPSED:
+            kept = f" The best model so far is kept in {self.out / 'model'}." if state.best_epoch >= 0 else ""
+            self.together.end(
+                IsthmusError(
+                    f"The embeddings collapsed in epoch {state.epoch}: all images look alike (mean cosine "
+                    f"{verdict.mean_cosine:.4f}); lower train.lr.{kept}"
+                )
+            )
+        score = score_for(self.config.train.select, figures, state.epoch)
+        # Epoch 0 is the initial network: it stands in the log, but only a trained epoch is chosen. Of equals the later.
+        if (state.epoch or not self.method.trains) and score >= state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
+            self._keep(verdict.means, figures)
+        if tracker is not None:
+            tracker.log(state.step, figures, "")
+        display.epoch(record, chosen=state.best_epoch == state.epoch)
+        self._save()
+
+    def _keep(self, means: Tensor, figures: dict[str, float]) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        self.model.means = means
+        self.model.provenance = {
+            "method": self.config.method,
+            "settings": self.config.fingerprint(),
+            "seed": self.config.seed,
+            "epoch": self.progress.epoch,
+            "select": self.config.train.select,
+            "images_seen": self.progress.images,
+            "training_images": [len(rows) for rows in self.data.train],
+            "scores": {key: value for key, value in figures.items() if key.startswith("val/")},
+            "scores_on": "validation images, centred" if self.model.centring else "validation images",
+        }
+        self.model.save(self.out / "model")
+
+    def _save(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        write_history(self.out / "log.csv", self.progress.history)
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "encoder": self.model.encoder.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "method": self.method.state(),
+                "random": random_state(),
+                "progress": vars(self.progress),
+                "names": list(self.data.names),
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.model.encoder.load_state_dict(state["encoder"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.method.restore(state["method"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise IsthmusError(
+                f"{self.checkpoint} is of other settings or another architecture; restore {self.out / 'config.yaml'} "
+                "or train into another folder."
+            ) from error
+        restore_random_state(state["random"])
