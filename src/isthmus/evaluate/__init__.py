@@ -1,0 +1,11 @@
+"""How well embeddings retrieve: ranking, metrics, intervals, whole evaluations, and criteria that need no label.
+
+ranking.py    the kernel: ranks of the relevant items, in blocks of bounded memory
+formulas.py   each metric from these ranks, and its expectation under a random order
+metrics.py    both put together: scores, chance, intervals, values of each query
+intervals.py  bootstrap over queries, and the paired difference of two runs
+outcome.py    an evaluation as plain values for JSON
+run.py        both directions of embeddings or of a model, with and without centring
+criteria.py   which epoch is best, without labels
+spread.py     collapse and domain gap
+"""

@@ -1,0 +1,211 @@
+"""Evaluate embeddings or a model in both directions: what `isthmus evaluate` shows, stores and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from isthmus.data.manifest import Manifest, Row
+from isthmus.errors import IsthmusError
+from isthmus.evaluate.formulas import Cutoffs
+from isthmus.evaluate.metrics import RetrievalResult, retrieval_metrics
+from isthmus.evaluate.outcome import MOST_HITS, MOST_QUERIES, Evaluation, Hit, Side
+
+if TYPE_CHECKING:
+    from isthmus.models.encoder import Model
+
+By = Literal["label", "identity", "auto"]
+Vectors = Tensor | NDArray[Any]
+COMPARED = ("mAP@all", "mAP@200", "P@200", "Prec@1", "Prec@5", "Prec@15", "R@1", "R@10")
+
+__all__ = ["Evaluation", "Hit", "Side", "evaluate_embeddings", "evaluate_model", "relevance"]
+
+
+def evaluate_embeddings(
+    query: Vectors,
+    gallery: Vectors,
+    queries: Manifest,
+    gallery_rows: Manifest,
+    *,
+    by: By = "auto",
+    setting: str = "plain",
+    others: Mapping[str, tuple[Vectors, Vectors]] | None = None,
+    ks: Cutoffs = Cutoffs(),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    keep_hits: int = MOST_HITS,
+) -> Evaluation:
+    """Measure both directions: queries ask the gallery, then the gallery's images ask the queries.
+
+    Args:
+        query: (n, d), row i belongs to `queries[i]`; rows with NaN (images that could not be read) are left out.
+        gallery: (m, d), likewise of `gallery_rows`.
+        queries: n rows.
+        gallery_rows: m rows.
+        by: what makes an item relevant; `"auto"` takes labels where the domains share some, identities otherwise.
+        setting: the name of this pair of embeddings in the table.
+        others: further pairs of embeddings of the same rows, by name, such as without centring.
+        ks: the cutoffs of the metrics.
+        bootstrap: resamples for the intervals; 0 for none.
+        seed: of the resamples.
+        keep_hits: first hits kept for each query, at most 10.
+
+    Raises:
+        IsthmusError: sizes that do not fit, or no label or identity in common.
+
+    Example:
+        >>> rows = lambda d: Manifest([Row(f"{d}/{i}", f"/{i}", d, label=i) for i in "ab"])
+        >>> evaluation = evaluate_embeddings(torch.eye(2), torch.eye(2), rows("sketch"), rows("photo"))
+        >>> evaluation.primary, evaluation.scores[evaluation.primary]
+        ('mean/Prec@1', 1.0)
+    """
+    if len(query) != len(queries) or len(gallery) != len(gallery_rows):
+        raise IsthmusError(
+            f"{len(query)} and {len(gallery)} embeddings for {len(queries)} queries and {len(gallery_rows)} gallery "
+            "images do not fit; give one each."
+        )
+    pairs = {setting: (query, gallery), **(others or {})}
+    read_q, read_g = (_finite([pair[side] for pair in pairs.values()]) for side in (0, 1))
+    read = [list(zip(queries, read_q.tolist(), strict=True)), list(zip(gallery_rows, read_g.tolist(), strict=True))]
+    rows = [[row for row, ok in part if ok] for part in read]
+    skipped = [row.id for part in read for row, ok in part if not ok]
+    if not rows[0] or not rows[1]:
+        raise IsthmusError("One of the two domains has no image that could be read; look at the list of bad images.")
+    by = relevance(rows[0], rows[1]) if by == "auto" else by
+    sides: list[Side] = []
+    scores: dict[str, float] = {}
+    for name, (q, g) in pairs.items():
+        vectors = [torch.as_tensor(q)[read_q], torch.as_tensor(g)[read_g]]
+        mark = "" if name == setting else f" ({name})"
+        both = []
+        for asks, answers in ((0, 1), (1, 0)):
+            keys = [[getattr(row, by) for row in part] for part in rows]
+            result = retrieval_metrics(
+                vectors[asks], vectors[answers], keys[asks], keys[answers],
+                gallery_ids=[row.id for row in rows[answers]], ks=ks, bootstrap=bootstrap, seed=seed,
+                top=min(keep_hits, MOST_HITS),
+            )  # fmt: skip
+            both.append(_side(result, name, rows[asks], rows[answers], keys[asks], keys[answers]))
+        for side in both:
+            scores |= {f"{side.direction}{mark}/{metric}": value for metric, value in side.scores.items()}
+        scores |= {f"mean{mark}/{m}": (both[0].scores[m] + both[1].scores[m]) / 2 for m in both[0].scores}
+        sides += both
+    metric = "Prec@1" if by == "label" else "R@1"
+    if f"mean/{metric}" not in scores:
+        raise IsthmusError(f"The main figure {metric} is not among the cutoffs; add 1 to them.")
+    protocol = f"relevant = same {by}" + "".join(f"; {side.direction}: {side.protocol}" for side in sides[:2])
+    if skipped:
+        protocol += f"; {len(skipped)} images could not be read and were left out"
+    return Evaluation(scores, f"mean/{metric}", by, sides, protocol, skipped)
+
+
+def evaluate_model(
+    model: Model,
+    queries: Manifest,
+    gallery: Manifest,
+    *,
+    by: By = "auto",
+    centring: bool | None = None,
+    ks: Cutoffs = Cutoffs(),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 2,
+    progress: bool = False,
+    on_bad: Literal["raise", "skip"] = "raise",
+) -> Evaluation:
+    """Embed the images of both domains once and measure both directions, with and without centring.
+
+    Args:
+        model: its `domains` name the query and the gallery domain.
+        queries: rows of the query domain, such as the test split.
+        gallery: rows of the gallery domain.
+        by: see `evaluate_embeddings`.
+        centring: True or False for that row alone; None for both rows, the model's own setting as the main one. A model
+            without training means has only the plain row.
+        ks, bootstrap, seed: see `evaluate_embeddings`.
+        batch_size, workers, progress, on_bad: see `Model.encode`. Skipped images are left out and listed.
+
+    Raises:
+        IsthmusError: a domain is empty, an image is unreadable (`on_bad="raise"`), or nothing is relevant.
+    """
+    plain: list[Tensor] = []
+    for domain, rows in zip(model.domains, (queries, gallery), strict=True):
+        if not len(rows):
+            raise IsthmusError(f"There are no {domain} images to evaluate on; check the split and the folder.")
+        vectors = model.encode(
+            [row.path for row in rows], domain=domain, batch_size=batch_size, workers=workers, centring=False,
+            progress=progress, on_bad=on_bad,
+        )  # fmt: skip
+        plain.append(torch.from_numpy(vectors))
+    pairs: dict[str, tuple[Vectors, Vectors]] = {"plain": (plain[0], plain[1])}
+    if bool(model.means.any()) and centring is not False:
+        pairs["centred"] = (model.centre(plain[0], 0), model.centre(plain[1], 1))
+    elif centring:
+        raise IsthmusError("This model has no training means to centre with; evaluate it with centring off.")
+    main = "centred" if "centred" in pairs and (model.centring if centring is None else centring) else "plain"
+    main_pair = pairs.pop(main)
+    result = evaluate_embeddings(
+        *main_pair, queries, gallery, by=by, setting=main, others=pairs if centring is None else None, ks=ks,
+        bootstrap=bootstrap, seed=seed,
+    )  # fmt: skip
+    return Evaluation(**{**vars(result), "model": model.fingerprint})
+
+
+def relevance(queries: Sequence[Row], gallery: Sequence[Row]) -> Literal["label", "identity"]:
+    """Labels where the two sides share one, identities where they share one of those, else an error."""
+    for by in ("label", "identity"):
+        shared = {getattr(row, by) for row in queries} & {getattr(row, by) for row in gallery}
+        if shared - {None}:
+            return "label" if by == "label" else "identity"
+    raise IsthmusError(
+        "The queries and the gallery share neither a label nor an identity, so nothing can be measured; give both "
+        "domains subfolders, lists or a table with the same names."
+    )
+
+
+def _finite(parts: Sequence[Vectors]) -> Tensor:
+    return torch.stack([torch.as_tensor(part).isfinite().all(dim=1).cpu() for part in parts]).all(dim=0)
+
+
+def _side(
+    result: RetrievalResult,
+    setting: str,
+    asks: Sequence[Row],
+    answers: Sequence[Row],
+    wanted: Sequence[str | None],
+    offered: Sequence[str | None],
+) -> Side:
+    kept = result.kept.tolist()
+    shown = np.unique(np.linspace(0, len(kept) - 1, min(MOST_QUERIES, len(kept))).round().astype(int))
+    hits = {
+        asks[kept[i]].id: [
+            Hit(answers[j].id, score, offered[j] == wanted[kept[i]])
+            for j, score in zip(result.top[i].tolist(), result.top_scores[i].tolist(), strict=True)
+        ]
+        for i in shown.tolist()
+    }
+    return Side(
+        direction=f"{asks[0].domain}->{answers[0].domain}",
+        setting=setting,
+        scores=result.scores,
+        chance=result.chance,
+        intervals=result.intervals,
+        n_queries=result.n_queries,
+        n_gallery=result.n_gallery,
+        n_left_out=result.n_left_out,
+        tie_share=result.tie_share,
+        protocol=result.protocol,
+        query_ids=[asks[i].id for i in kept],
+        query_labels=[str(wanted[i]) for i in kept],
+        relevant=result.relevant.tolist(),
+        per_query={name: result.per_query[name].tolist() for name in COMPARED if name in result.per_query},
+        hits=hits,
+        precision_at_recall=result.precision_at_recall.tolist(),
+        first_ranks=result.first_ranks.tolist(),
+    )
