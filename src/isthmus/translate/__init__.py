@@ -1,0 +1,1 @@
+"""Translators: images of one domain in the look of another, resumable."""

@@ -1,0 +1,206 @@
+"""One batch of a translation: read, translate, write. Runs in the main process or in workers, with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from isthmus.data.files import ImageError, content_hash
+from isthmus.data.images import load_image
+from isthmus.errors import IsthmusError
+from isthmus.io import atomic_write_json, fingerprint, stable_hash
+from isthmus.translate.base import Translator, TranslatorChoice, translator_class
+from isthmus.translate.outputs import failure_path, image_path, read_provenance, write_counterpart
+
+ATTEMPTS = 3  # with another seed each, where a translator gives no picture
+
+
+@dataclass(frozen=True)
+class Item:
+    """A source image: its id, file and category."""
+
+    id: str
+    path: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every batch of a run has in common.
+
+    Attributes:
+        choice: the translator.
+        out: folder of the run.
+        target: domain that the counterparts belong to.
+        seed: the run's seed.
+        skip_bad: note an image that can't be read, and go on.
+    """
+
+    choice: TranslatorChoice
+    out: Path
+    target: str
+    seed: int
+    skip_bad: bool
+
+    def image_seed(self, id: str, attempt: int = 0) -> int:
+        """The seed of an image: neither batch, order nor machine changes it."""
+        return stable_hash(self.seed, id) if attempt == 0 else stable_hash(self.seed, id, attempt)
+
+    def provenance(self, item: Item, batch: Sequence[Item]) -> dict[str, Any]:
+        """What the counterpart's file will say; a resumed run keeps a file only when it says the same."""
+        kind = translator_class(self.choice.name)
+        said: dict[str, Any] = {
+            "source": item.id,
+            "source_sha256": content_hash(item.path),
+            "seed": self.image_seed(item.id),
+            "translator": self.choice.name,
+            "version": kind.version,
+            "settings": self.choice.fingerprint,
+            "target": self.target,
+        }
+        if not kind.independent:
+            said["batch"] = fingerprint([other.id for other in batch])
+        return said
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a batch: how many were written, were there already, and failed (id, path, reason)."""
+
+    written: int
+    kept: int
+    failed: tuple[tuple[str, str, str], ...]
+    bytes: int
+
+    @property
+    def total(self) -> int:
+        """How many images the batch has."""
+        return self.written + self.kept + len(self.failed)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch that has been read: images of what is to be done, and what needs no doing."""
+
+    items: tuple[Item, ...]
+    images: tuple[Image.Image, ...]
+    provenance: tuple[dict[str, Any], ...]
+    wanted: tuple[bool, ...]
+    kept: int
+    failed: tuple[tuple[str, str, str], ...]
+
+
+def load_batch(batch: Sequence[Item], job: Job) -> Loaded:
+    """Find what is missing in `batch` and read it.
+
+    Where pictures depend on their batch, the whole batch is read as soon as one is missing, and an unreadable image is
+    replaced by a blank one: the others' pictures stay the same when it is mended later.
+    """
+    independent = translator_class(job.choice.name).independent
+    items: list[Item] = []
+    images: list[Image.Image] = []
+    notes: list[dict[str, Any]] = []
+    wanted: list[bool] = []
+    failed: list[tuple[str, str, str]] = []
+    kept = 0
+    for item in batch:
+        try:
+            note = job.provenance(item, batch)
+            known = read_provenance(image_path(job.out, item.id))
+            have = known is not None and {key: known.get(key) for key in note} == note
+            kept += have
+            if have and independent:
+                continue
+            image = load_image(item.path)
+        except (ImageError, OSError) as error:
+            if not job.skip_bad:
+                raise IsthmusError(str(error)) from error
+            failed.append((item.id, item.path, str(error)))
+            if independent:
+                continue
+            note, have, image = {}, True, Image.new("RGB", (256, 256), "white")
+        items.append(item)
+        images.append(image)
+        notes.append(note)
+        wanted.append(not have)
+    return Loaded(tuple(items), tuple(images), tuple(notes), tuple(wanted), kept, tuple(failed))
+
+
+def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Image.Image | None]:
+    """One picture for each image of the batch; where none came, further attempts with other seeds."""
+    if not any(loaded.wanted):
+        return [None] * len(loaded.items)
+    labels = [item.label for item in loaded.items]
+    seeds = [job.image_seed(item.id) for item in loaded.items]
+    pictures = list(translator.translate(loaded.images, seeds, labels))
+    for attempt in range(1, ATTEMPTS):
+        again = [i for i, picture in enumerate(pictures) if picture is None and loaded.wanted[i]]
+        if not again:
+            break
+        seeds = [job.image_seed(loaded.items[i].id, attempt) for i in again]
+        retried = translator.translate([loaded.images[i] for i in again], seeds, [labels[i] for i in again])
+        for i, picture in zip(again, retried, strict=True):
+            pictures[i] = picture
+    return pictures
+
+
+def write_batch(loaded: Loaded, pictures: Sequence[Image.Image | None], job: Job) -> Done:
+    """Write what was made and note what failed."""
+    written = size = 0
+    failed = list(loaded.failed)
+    for item, picture, note, wanted in zip(loaded.items, pictures, loaded.provenance, loaded.wanted, strict=True):
+        if not wanted:
+            continue
+        if picture is None:
+            failed.append((item.id, item.path, f"{job.choice.name} gave no picture in {ATTEMPTS} attempts"))
+            continue
+        size += write_counterpart(job.out, item.id, picture, note)
+        written += 1
+    for id, path, reason in failed:
+        image_path(job.out, id).unlink(missing_ok=True)  # of an earlier content of the source
+        atomic_write_json(failure_path(job.out, id), {"id": id, "path": path, "reason": reason})
+    return Done(written, loaded.kept, tuple(failed), size)
+
+
+def run_batch(batch: Sequence[Item], job: Job, translator: Translator) -> Done:
+    """Read, translate and write one batch."""
+    loaded = load_batch(batch, job)
+    return write_batch(loaded, translate_batch(loaded, job, translator), job)
+
+
+_worker: tuple[Job, Translator] | None = None
+
+
+def start_worker(job: Job) -> None:
+    """Make this worker process ready: its own translator, no say in Ctrl-C, and an end when its parent ends."""
+    global _worker
+    import multiprocessing
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A killed parent can't say goodbye, and an orphan would wait for work for ever.
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    _worker = (job, job.choice.build())
+
+
+def _end_with(parent: int) -> None:
+    from multiprocessing.connection import wait
+
+    wait([parent])
+    os._exit(1)
+
+
+def work(batch: Sequence[Item]) -> Done:
+    """`run_batch` in a worker process."""
+    if _worker is None:
+        raise RuntimeError("start_worker has not run in this process")
+    return run_batch(batch, *_worker)
