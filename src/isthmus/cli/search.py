@@ -1,0 +1,102 @@
+"""`isthmus search`: images of a catalog that are like a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from isthmus.catalog.search import Hit
+
+COLUMNS = 6  # metadata columns on the terminal; JSON holds all
+
+
+def search(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="The catalog.")],
+    queries: Annotated[
+        list[str], typer.Argument(metavar="QUERY...", help="Image files, or ids of items to find others like.")
+    ],
+    k: Annotated[int, typer.Option("-k", "--k", help="Hits for each query.", min=1)] = 10,
+    domain: Annotated[str | None, typer.Option(help="Domain of the queries; the model's query domain.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Only such items, for example  \"price < 50 AND brand IN ('Acme', 'Umbra')\".")
+    ] = None,
+    offset: Annotated[int, typer.Option(help="Pass over the best so many.", min=0)] = 0,
+    model: Annotated[str | None, typer.Option(help="The model, where it is no longer in its old place.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write a picture of the hits here.", metavar="FILE.png")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every item, without the index.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON and nothing else.")] = False,
+) -> None:
+    """Search a catalog with images or with its own items."""
+    from isthmus.catalog.store import Catalog
+    from isthmus.cli.common import print_json
+
+    opened = Catalog.open(catalog, model)
+    answers = opened.search_many(queries, domain=domain, k=k, where=where, offset=offset, exact=exact)
+    if save is not None:
+        write_sheet(save, queries, answers, opened)
+    if json:
+        print_json(
+            [
+                {"query": query, "hits": [hit.to_dict() for hit in hits]}
+                for query, hits in zip(queries, answers, strict=True)
+            ]
+        )
+        return
+    for query, hits in zip(queries, answers, strict=True):
+        show(query, hits, offset)
+    if save is not None:
+        print(f"pictures: {save}")
+
+
+def show(query: str, hits: list[Hit], offset: int) -> None:
+    """One table for a query."""
+    from isthmus.cli.common import console, number, table
+
+    if not hits:
+        print(f"{query}: no item passes the filter")
+        return
+    extra = list(dict.fromkeys(name for hit in hits for name in hit.metadata))[:COLUMNS]
+    labelled = any(hit.label for hit in hits)
+    rows = [
+        [
+            hit.id,
+            str(offset + place),
+            number(hit.score),
+            *([hit.label or ""] if labelled else []),
+            *(cell(hit.metadata.get(name)) for name in extra),
+        ]
+        for place, hit in enumerate(hits, start=1)
+    ]
+    columns = ["id", "rank", "cosine", *(["label"] if labelled else []), *extra]
+    console().print(table(query, columns, rows))
+
+
+def cell(value: Any) -> str:
+    """A metadata value for a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def write_sheet(path: Path, queries: list[str], answers: list[list[Hit]], catalog: Any) -> None:
+    """A picture: each query with its hits beside it."""
+    import io
+
+    from isthmus.catalog.view import hit_sheets
+    from isthmus.errors import IsthmusError
+    from isthmus.io import atomic_write_bytes
+
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise IsthmusError(f"{path} is no picture by its name; end it in .png, .jpg or .webp.")
+    ids = [query for query in queries if not Path(query).is_file()]
+    paths = {row["id"]: row["path"] for row in catalog.items.fetch(ids)[0]}
+    rows = [(paths.get(query, query), hits) for query, hits in zip(queries, answers, strict=True)]
+    buffer = io.BytesIO()
+    kind = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
+    hit_sheets(rows).save(buffer, format=kind)
+    atomic_write_bytes(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Reports a person can open: one HTML file without outside resources."""
