@@ -209,7 +209,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise IsthmusError(f"The settings file {path} can't be read ({error.strerror}); check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IsthmusError(f"The settings file {path} is no valid YAML: {str(error).splitlines()[0]}.") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise IsthmusError(
+            f"The settings file {path} is no valid YAML{where} ({str(error).splitlines()[0]}); mend or leave it out."
+        ) from None
     if not isinstance(values, dict):
         raise IsthmusError(f"The settings file {path} holds no settings; write for example  method: syncdr")
     return values

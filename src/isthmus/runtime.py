@@ -30,7 +30,8 @@ def prepare_torchvision() -> bool:
 
     if _has_operators() or _load_operators():
         return False
-    library = torch.library.Library("torchvision", "DEF")
+    make_library: Any = torch.library.Library
+    library = make_library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _kept.append(library)
@@ -54,7 +55,8 @@ def _load_operators() -> bool:
         if file.suffix not in (".so", ".pyd", ".dylib"):
             continue
         try:
-            torch.ops.load_library(str(file))
+            load: Any = torch.ops.load_library
+            load(str(file))
         except OSError:
             continue
         if _has_operators():

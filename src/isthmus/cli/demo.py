@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,11 +12,7 @@ from isthmus.errors import IsthmusError
 
 if TYPE_CHECKING:
     from isthmus.cli.demo_data import Corpus
-    from isthmus.config import RunConfig
     from isthmus.evaluate.run import Evaluation
-
-# In the order in which they are trained; SynCDR last, so that what it adds stands on the screen at the end.
-METHODS = {"untrained": "pretrained", "CDS": "cds", "SynCDR": "syncdr"}
 
 
 def demo(
@@ -104,6 +100,7 @@ def _translate(images: Corpus, out: Path, seed: int, say: _Narrator) -> list[str
 
 
 def _train(images: Corpus, folders: list[str], out: Path, seed: int, say: _Narrator) -> dict[str, Path]:
+    from isthmus.cli.demo_data import METHODS, run_config
     from isthmus.train.run import finished_epochs, train
 
     runs: dict[str, Path] = {}
@@ -118,23 +115,8 @@ def _train(images: Corpus, folders: list[str], out: Path, seed: int, say: _Narra
     return runs
 
 
-def run_config(images: Corpus, method: str, folders: list[str], seed: int) -> RunConfig:
-    """The settings of one of the demo's runs; `folders` hold the counterparts."""
-    from isthmus.config import RunConfig
-
-    layer: dict[str, Any] = {
-        "method": method,
-        "seed": seed,
-        "data": {
-            "query": images.query.model_dump(),
-            "gallery": images.gallery.model_dump(),
-            "synthetic": folders if method == "syncdr" else [],
-        },
-    }
-    return RunConfig.build(images.preset, images.settings, images.of_method.get(method, {}), layer)
-
-
 def _evaluate(images: Corpus, runs: dict[str, Path], say: _Narrator) -> dict[str, Evaluation]:
+    from isthmus.cli.demo_data import METHODS
     from isthmus.evaluate.run import evaluate_model
     from isthmus.models.encoder import Model
 

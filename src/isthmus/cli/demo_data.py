@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isthmus.config import DomainConfig
+from isthmus.config import DomainConfig, RunConfig
 from isthmus.data.manifest import Manifest, Row
 from isthmus.data.training import read_domain
 from isthmus.errors import IsthmusError
 
+# In the order in which they are trained; SynCDR last, so that what it adds stands on the screen at the end.
+METHODS = {"untrained": "pretrained", "CDS": "cds", "SynCDR": "syncdr"}
 ICONS_EXPECT = (
     "Here the translator is nearly perfect: an icon's outline filled in almost is its filled form. On real sketches "
     "and photos expect far less; with --data pacs --root DIR you see how much."
@@ -132,3 +134,17 @@ def _read(domain: DomainConfig, split: str) -> Manifest:
     if manifest is None:
         raise IsthmusError(f"The domain '{domain.name}' has no {split} images.")
     return manifest
+
+
+def run_config(images: Corpus, method: str, folders: list[str], seed: int) -> RunConfig:
+    """The settings of one of the demo's runs; `folders` hold the counterparts."""
+    layer: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        "data": {
+            "query": images.query.model_dump(),
+            "gallery": images.gallery.model_dump(),
+            "synthetic": folders if method == "syncdr" else [],
+        },
+    }
+    return RunConfig.build(images.preset, images.settings, images.of_method.get(method, {}), layer)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def plan_demo(images: Corpus, out: Path, seed: int) -> list[Plan]:
     """A plan for each part: two translations, three runs, and scores with catalog."""
-    from isthmus.cli.demo import METHODS, run_config
+    from isthmus.cli.demo_data import METHODS, run_config
     from isthmus.data.manifest import Manifest
     from isthmus.train.estimate import estimate
     from isthmus.translate.record import Request
@@ -47,7 +47,7 @@ def plan_demo(images: Corpus, out: Path, seed: int) -> list[Plan]:
 
 def _embedding_seconds(images: Corpus, seed: int) -> float:
     """Seconds an image to decode and embed at test time."""
-    from isthmus.cli.demo import run_config
+    from isthmus.cli.demo_data import run_config
     from isthmus.models.encoder import Architecture, Model
     from isthmus.plan import measure
 

@@ -12,6 +12,7 @@ from isthmus.errors import IsthmusError
 if TYPE_CHECKING:
     from isthmus.catalog.changes import Changes
     from isthmus.catalog.store import Catalog
+    from isthmus.data.manifest import Manifest
 
 SHOWN = 10  # bad images on the terminal; JSON holds all
 
@@ -48,7 +49,8 @@ def index(
         print_json(estimate.to_dict()) if json else print(estimate.text())
         return
     if catalog is None:
-        ready(model, photos, domain)  # a mistake in the images should not leave an empty catalog behind
+        # A mistake in the images or their metadata should not leave an empty catalog behind.
+        check_metadata(metadata, ready(model, photos, domain)[0], photos)
         catalog = Catalog.create(out, model, domain=domain)
     options: dict[str, Any] = {
         "metadata": metadata, "domain": domain, "on_bad": policy, "workers": workers, "thorough": thorough,
@@ -74,6 +76,18 @@ def ready(model: str, photos: str, domain: str | None) -> Any:
     loaded, _ = load_model(model)
     check_domain(domain or loaded.domains[1], loaded.domains)
     return read_source(photos, domain or loaded.domains[1]), loaded
+
+
+def check_metadata(metadata: str | None, manifest: Manifest, photos: str) -> None:
+    """Raise where the table can't be used, or speaks of none of the images."""
+    from isthmus.catalog.metadata import Metadata
+    from isthmus.data.manifest import absolute
+
+    if metadata is not None:
+        table = Metadata.read(metadata)
+        for row in manifest:
+            table.find(row.id, row.path, absolute(photos))
+        table.require_match(row.id for row in manifest)
 
 
 def planned(catalog: Catalog | None, model: str, photos: str, domain: str | None, workers: int) -> Any:

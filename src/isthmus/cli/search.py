@@ -31,7 +31,7 @@ def search(
 ) -> None:
     """Search a catalog with images or with its own items."""
     from isthmus.catalog.store import Catalog
-    from isthmus.cli.common import print_json
+    from isthmus.cli.common import print_json, visible
 
     opened = Catalog.open(catalog, model)
     answers = opened.search_many(queries, domain=domain, k=k, where=where, offset=offset, exact=exact)
@@ -48,15 +48,15 @@ def search(
     for query, hits in zip(queries, answers, strict=True):
         show(query, hits, offset)
     if save is not None:
-        print(f"pictures: {save}")
+        print(f"pictures: {visible(str(save))}")
 
 
 def show(query: str, hits: list[Hit], offset: int) -> None:
     """One table for a query."""
-    from isthmus.cli.common import console, number, table
+    from isthmus.cli.common import console, number, table, visible
 
     if not hits:
-        print(f"{query}: no item passes the filter")
+        print(f"{visible(query)}: no item passes the filter")
         return
     extra = list(dict.fromkeys(name for hit in hits for name in hit.metadata))[:COLUMNS]
     labelled = any(hit.label for hit in hits)

@@ -74,18 +74,19 @@ def train(
 
 
 def _fit(config: Any, folder: Path, resume: bool, as_json: bool) -> None:
-    from isthmus.cli.common import print_json
+    from isthmus.cli.common import print_json, visible
     from isthmus.train.interrupt import Interrupted
     from isthmus.train.run import train as fit
 
     try:
         record = fit(config, folder, resume=resume)
     except Interrupted as stopped:
-        typer.echo(f"{stopped} Go on with:  isthmus train --resume {folder}", err=True)
+        typer.echo(f"{stopped} Go on with:  isthmus train --resume {visible(str(folder))}", err=True)
         raise typer.Exit(128 + stopped.signal) from None
     if as_json:
         print_json({"run": str(folder), **record})
         return
-    print(f"The model of epoch {record['epoch']} is in {folder / 'model'}. Next:")
-    print(f"  isthmus evaluate {folder}")
-    print(f"  isthmus index {folder} PICTURES --out CATALOG")
+    shown = visible(str(folder))
+    print(f"The model of epoch {record['epoch']} is in {visible(str(folder / 'model'))}. Next:")
+    print(f"  isthmus evaluate {shown}")
+    print(f"  isthmus index {shown} PICTURES --out CATALOG")

@@ -24,12 +24,12 @@ def translate(
     limit: Annotated[int | None, typer.Option(help="Translate only so many images, chosen by the seed.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Write pairs.png and pairs.html to look at.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only estimate time, memory and disk.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes of a CPU translator; 0: no extra ones.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of a CPU translator; 0: no extra ones.", min=0)] = None,
     on_bad: Annotated[str, typer.Option(help="A source image that can't be read: skip (and list) or raise.")] = "skip",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")] = False,
 ) -> None:
     """Give each image of one domain a counterpart in the look of another; SynCDR trains on both."""
-    from isthmus.cli.common import parse_settings, print_json
+    from isthmus.cli.common import parse_settings, print_json, visible
     from isthmus.data.manifest import Manifest
     from isthmus.errors import IsthmusError
     from isthmus.translate.record import Request
@@ -50,9 +50,9 @@ def translate(
         on_bad="skip" if on_bad == "skip" else "raise",
     )  # fmt: skip
     for note in outcome.choice.notes:
-        print(note, file=sys.stderr)
+        print(visible(note), file=sys.stderr)
     for id, reason in outcome.failed.items():
-        print(f"Left out: {id}: {reason}", file=sys.stderr)
+        print(visible(f"Left out: {id}: {reason}"), file=sys.stderr)
     result: dict[str, Any] = {
         "out": str(out), "images": len(outcome.manifest), "written": outcome.written, "kept": outcome.kept,
         "failed": dict(outcome.failed), "missing": outcome.missing, "complete": outcome.complete,
@@ -66,13 +66,13 @@ def translate(
     if as_json:
         print_json(result)
         return
-    print(f"{result['images']} counterparts in {out} ({outcome.written} made now, {outcome.kept} kept).")
+    print(f"{result['images']} counterparts in {visible(str(out))} ({outcome.written} made now, {outcome.kept} kept).")
     if report and "report" in result:
-        print(f"Look at {out / PAGE}: {len(figures.blank)} blank, {len(figures.duplicates)} alike.")
+        print(f"Look at {visible(str(out / PAGE))}: {len(figures.blank)} blank, {len(figures.duplicates)} alike.")
     if not outcome.complete:
         print(f"{outcome.missing} images are still to be done, by other shards or by running this again.")
     elif limit is None:
-        print(f"Next: isthmus train --synthetic {out} ...")
+        print(f"Next: isthmus train --synthetic {visible(str(out))} ...")
 
 
 def _read(text: str, split: str, root: str | None) -> Any:
@@ -99,7 +99,7 @@ def _shard(text: str) -> tuple[int, int]:
     from isthmus.errors import IsthmusError
 
     number, _, count = text.partition("/")
-    if not number.isdecimal() or not count.isdecimal():
+    if not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
         raise IsthmusError(f"--shard {text}: write i/n with i from 1 to n, for example 1/4.")
     return int(number), int(count)
 

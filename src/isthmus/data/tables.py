@@ -53,7 +53,11 @@ def read_table(
             f"The table {name} has no column '{lacking[0]}' (it has: {', '.join(columns) or 'none'}); an image table "
             f"needs the columns path and domain, and may have id, label, identity, split, source_id, {ATTRIBUTE}NAME."
         )
-    return Manifest(_row(cells, number, name, base, domain, split) for number, cells in enumerate(rows, start=1))
+    found = [_row(cells, number, name, base, domain, split) for number, cells in enumerate(rows, start=1)]
+    try:
+        return Manifest(found)
+    except IsthmusError as error:
+        raise IsthmusError(f"The table {name} can't be used: {error}") from error
 
 
 def _shown(error: UnicodeEncodeError) -> str:

@@ -76,6 +76,12 @@ def read_training_data(config: DataConfig, *, synthetic: bool, seed: int) -> Tra
         own = read_domain(domain, "val")
         if own is not None:
             chosen = list(own.select(domain=domain.name, real=True))
+            twice = {row.id for row in rows} & {row.id for row in chosen}
+            if twice:
+                raise IsthmusError(
+                    f"{len(twice)} images of '{domain.name}' are training and validation images at once, such as "
+                    f"{min(twice)}; take them out of one of the two."
+                )
         else:
             rows, chosen = _hold_out(rows, config.holdout, seed)
             held_out = True

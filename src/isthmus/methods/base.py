@@ -34,9 +34,8 @@ class Processes:
         """(b, ...) of each process -> (world b, ...), in the order of ranks; gradients flow back to their process."""
         if self.world == 1:
             return values
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(tuple(all_gather(values.contiguous())))  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(values, self.rank, self.world)  # type: ignore[no-untyped-call]
+        return gathered
 
     def gather_constant(self, values: Tensor) -> Tensor:
         """As `gather`, without gradients."""
@@ -45,6 +44,23 @@ class Processes:
         parts = [torch.empty_like(values) for _ in range(self.world)]
         torch.distributed.all_gather(parts, values.detach().contiguous())
         return torch.cat(parts)
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' values; a value's gradient is the sum of what all processes have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rank: int, world: int) -> Tensor:
+        ctx.own = slice(rank * len(values), (rank + 1) * len(values))
+        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(world)]
+        torch.distributed.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = gradients[0].contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return total[ctx.own], None, None
 
 
 class Method(ABC):

@@ -78,7 +78,8 @@ def _load_file(backbone: nn.Module, name: str, path: Path) -> None:
         with contextlib.suppress(Exception):
             state = dict(convert(dict(state), backbone))
     own = backbone.state_dict()
-    classifier = {"fc", "classifier", "head", "head.fc"}
+    named: Any = backbone.pretrained_cfg.get("classifier", ())  # type: ignore[union-attr, operator]
+    classifier = {"fc", "classifier", "head", "head.fc", *([named] if isinstance(named, str) else named)}
     extra = [key for key in state if key not in own and key.rpartition(".")[0] not in classifier]
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in state and own[key].shape != state[key].shape]

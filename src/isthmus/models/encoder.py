@@ -18,7 +18,7 @@ from isthmus.data.images import ImageError, load_image
 from isthmus.data.loading import prefetch
 from isthmus.data.transforms import Preprocessing
 from isthmus.errors import IsthmusError
-from isthmus.io import atomic_folder, canonical_json, read_json
+from isthmus.io import atomic_folder, canonical_json, explain_os_errors, read_json
 from isthmus.models.backbones import preprocessing_of, read_weights
 from isthmus.models.modules import Encoder, active_domain, build_encoder
 from isthmus.ops import normalise
@@ -171,17 +171,16 @@ class Model:
 
     def save(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and `README.md`; the old folder stays until the new is whole."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         from isthmus.models.card import model_card
 
-        with atomic_folder(folder) as scratch:
+        with atomic_folder(folder) as scratch, explain_os_errors(folder):
             config = {**self._description(), "fingerprint": self.fingerprint, "provenance": self.provenance}
             (scratch / "config.json").write_text(_pretty(config), encoding="utf-8")
-            save_file(
-                {k: v.detach().cpu().contiguous().clone() for k, v in self._tensors().items()},
-                scratch / "model.safetensors",
-            )
+            # Not save_file: what it raises on a full disk says neither which file nor, to a program, why.
+            tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self._tensors().items()}
+            (scratch / "model.safetensors").write_bytes(save(tensors))
             (scratch / "README.md").write_text(model_card(config), encoding="utf-8")
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,7 @@ class DomainNorm(nn.Module):
                 self.register_buffer(f"domain_{name}", torch.stack([value.clone() for _ in range(domains)]))
                 # The norm's own are views of the active domain's: saved, they would change the fingerprint with it.
                 norm._non_persistent_buffers_set.add(name)
+        norm.register_load_state_dict_pre_hook(_without_statistics)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """As the batch norm, with the statistics of the active domain."""
@@ -72,6 +74,12 @@ class DomainNorm(nn.Module):
             self.norm._buffers[name] = getattr(self, f"domain_{name}")[self.active]
         out: Tensor = self.norm(x)
         return out
+
+
+def _without_statistics(norm: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # Batch norm asks for its counter even where it is not among what is saved.
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        state.pop(prefix + name, None)
 
 
 def split_norms(module: nn.Module, domains: int) -> None:

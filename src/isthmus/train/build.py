@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from isthmus.config import RunConfig, TrainConfig
 from isthmus.errors import IsthmusError
@@ -48,13 +50,21 @@ def build_fabric(config: RunConfig, model: Model, *, trains: bool) -> Fabric:
         # Each of several CPU processes would measure for itself, and they might not agree.
         alone = not many or (settings.accelerator != "cpu" and torch.cuda.is_available())
         settings.precision = choose_precision(model, config) if trains and alone else "32-true"  # type: ignore[assignment]
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        precision=settings.precision,
-        strategy="ddp" if many else "auto",
-    )
+    # Its remarks on precision and ranks are for its developers; warnings still come through.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=settings.precision,
+            strategy="ddp" if many else "auto",
+        )
+    except (RuntimeError, MisconfigurationException) as error:
+        raise IsthmusError(
+            f"train.accelerator = {settings.accelerator} with train.devices = {devices} can't be had here "
+            f"({(str(error).splitlines() or [''])[0]}); choose others, or train.accelerator=auto."
+        ) from error
     fabric.launch()
     if settings.batch_size % fabric.world_size:
         raise IsthmusError(

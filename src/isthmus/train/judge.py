@@ -16,8 +16,8 @@ from isthmus.evaluate.metrics import retrieval_metrics
 from isthmus.models.encoder import Model
 
 MEAN_IMAGES = 2000  # a mean over more images moves by less than the means of two epochs differ
-# What `auto` goes by, the first that is measured: held-out images found from their counterparts, which needs counterparts,
-# or mutual nearest neighbours of the two domains. benchmarks/syncdr compares them with the other criteria.
+# What `auto` goes by, the first that is measured: held-out images found from their counterparts, if there are any, or
+# mutual nearest neighbours of the two domains. benchmarks/syncdr compares them with the other criteria.
 AUTO = ("counterpart_r1", "mutual_nn")
 
 
@@ -136,8 +136,6 @@ def score_for(select: str, figures: dict[str, float], epoch: int) -> float:
     if select == "auto":
         return next((figures[name] for name in AUTO if name in figures), float(epoch))
     if select not in figures:
-        known = ", ".join(sorted(key for key in figures if not key.startswith("val/")))
-        raise IsthmusError(
-            f"train.select = {select} is not measured in this run; choose auto, labels, last, or one of: {known}."
-        )
+        known = ["auto", "labels", "last", *sorted(key for key in figures if not key.startswith("val/"))]
+        raise IsthmusError(f"train.select = {select} is not measured in this run; choose one of: {', '.join(known)}.")
     return figures[select]

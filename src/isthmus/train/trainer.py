@@ -33,7 +33,7 @@ from isthmus.train.interrupt import Interrupted, StopRequest
 from isthmus.train.judge import Judge, score_for
 from isthmus.train.show import Display
 from isthmus.train.together import Together
-from isthmus.train.tracking import Tracker, write_history
+from isthmus.train.tracking import Tracker, provenance, write_history
 
 COLLAPSED = 0.999  # mean cosine between different images above which nothing can be told apart
 
@@ -192,7 +192,8 @@ class Trainer:
             "mean_cosine": verdict.mean_cosine,
         }
         state.history.append(record)
-        if state.epoch and verdict.mean_cosine > COLLAPSED:
+        # A network of random weights may start out as narrow: only one that has become so has collapsed.
+        if verdict.mean_cosine > max(COLLAPSED, float(state.history[0].get("mean_cosine", 0.0))):
             kept = f" The best model so far is kept in {self.out / 'model'}." if state.best_epoch >= 0 else ""
             self.together.end(
                 IsthmusError(
@@ -214,17 +215,7 @@ class Trainer:
         if not self.fabric.is_global_zero:
             return
         self.model.means = means
-        self.model.provenance = {
-            "method": self.config.method,
-            "settings": self.config.fingerprint(),
-            "seed": self.config.seed,
-            "epoch": self.progress.epoch,
-            "select": self.config.train.select,
-            "images_seen": self.progress.images,
-            "training_images": [len(rows) for rows in self.data.train],
-            "scores": {key: value for key, value in figures.items() if key.startswith("val/")},
-            "scores_on": "validation images, centred" if self.model.centring else "validation images",
-        }
+        self.model.provenance = provenance(self.config, self.data, self.progress, figures)
         self.model.save(self.out / "model")
 
     def _save(self) -> None:
