@@ -182,7 +182,12 @@ def test_a_killed_process_leaves_an_opening_catalog(tmp_path: Path, how: signal.
         Catalog.create({str(tmp_path / "catalog")!r}, FakeModel(before=slow)).add({str(folder)!r})
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    # A shell starts background jobs deaf to SIGINT, and children inherit that.
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     limit = time.monotonic() + 120
     kept = 0
     while kept < 10 and time.monotonic() < limit and process.poll() is None:

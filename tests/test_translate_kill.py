@@ -32,10 +32,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def listen_to_interrupts() -> None:
+    """A shell starts background jobs deaf to SIGINT, and children inherit that: the tests must not depend on it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(photos: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "isthmus.cli.main", "translate", "--source", f"photo={photos}"]
     command += ["--target", "sketch", "--out", str(out), "--split", "all", "--set", "direction=lines", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
+    )
 
 
 def pictures(out: Path) -> dict[str, bytes]:

@@ -82,9 +82,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise IsthmusError(f"There is no file {path}; check the path.") from None
     except (OSError, ValueError) as error:
-        raise IsthmusError(
-            f"{path} can't be read as JSON ({error}); restore it or make it anew."
-        ) from error
+        raise IsthmusError(f"{path} can't be read as JSON ({error}); restore it or make it anew.") from error
 
 
 @contextlib.contextmanager
