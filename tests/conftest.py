@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from cli_zoo import World
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,14 @@ def shared_data() -> Path:
     if not (folder / "data" / "pacs").is_dir():
         pytest.fail(f"ISTHMUS_TEST_DATA={name} holds no data/pacs")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cli_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Images, translations, a run and a catalog for the tests of bad input: which lose nothing of it."""
+    from cli_zoo import make_ready, unharmed
+
+    folder = tmp_path_factory.mktemp("cli") / "world"
+    world = make_ready(folder)
+    with unharmed(folder):
+        yield world

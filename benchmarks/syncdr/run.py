@@ -1,0 +1,146 @@
+"""CDS and SynCDR on PACS and Sketchy: every row of the table, resumable.
+
+    python benchmarks/syncdr/run.py --root DATA --weights MOBILENETV2.safetensors --work SCRATCH
+
+DATA holds pacs/ and sketchy/ with their lists/. Runs, counterparts and models go to SCRATCH; the settings, the log and
+the scores of each run are kept here in results/, and `table.py` makes the table from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isthmus.config import DomainConfig, RunConfig
+from isthmus.data.training import read_domain
+from isthmus.evaluate.run import evaluate_model
+from isthmus.io import atomic_write_json, atomic_write_text
+from isthmus.models.encoder import Model
+from isthmus.train.run import finished_epochs, train
+from isthmus.translate.run import run_translation
+
+HERE = Path(__file__).parent
+SETS = ("pacs", "sketchy")
+SEEDS = (0, 1, 2)
+HALF = {"sketch": 1, "photo": 2}  # which class-disjoint half a domain trains on
+COMMON: dict[str, Any] = {
+    "model": {"image_size": 96},
+    "train": {"epochs": 6, "steps_per_epoch": 20, "precision": "32-true"},
+}
+ROWS: dict[str, dict[str, Any]] = {
+    "frozen": {"method": "pretrained"},
+    "syncdr": {"method": "syncdr"},
+    "cds": {"method": "cds"},
+    "cds-synthetic": {"method": "syncdr", "loss.pair_weight": 0.0},
+    "syncdr-no-matching": {"method": "syncdr", "loss.matching_weight": 0.0},
+    "syncdr-shared-slots": {"method": "syncdr", "loss.ablation": "shared-slots"},
+    "syncdr-paper-temperature": {"method": "syncdr", "loss.pair_temperature": 1.0},
+}
+KEPT = ("Prec@1", "mAP@all")  # per query, for paired differences
+
+
+def domain(root: Path, name: str) -> DomainConfig:
+    """Class-disjoint training list, validation and test lists of all classes."""
+    lists = {"train": f"{name}_train_cls_disjoint{HALF[name]}", "val": f"{name}_val", "test": f"{name}_test"}
+    paths = {split: str(root / "lists" / f"{file}.txt") for split, file in lists.items()}
+    return DomainConfig(name=name, root=str(root), **paths)
+
+
+def counterparts(root: Path, work: Path) -> list[str]:
+    """Edge drawings of photos and shaded pictures of sketches, of training and validation images."""
+    read = {
+        (name, split): part
+        for name in HALF
+        for split in ("train", "val")
+        if (part := read_domain(domain(root, name), split)) is not None
+    }
+    folders = []
+    for source, target in (("sketch", "photo"), ("photo", "sketch")):
+        folder = work / f"{source}-as-{target}"
+        images = read[source, "train"] + read[source, "val"]
+        run_translation(images, target, folder, "edges", target=read[target, "train"])
+        folders.append(str(folder))
+    return folders
+
+
+def one(root: Path, work: Path, weights: str, folders: list[str], row: str, seed: int) -> None:
+    """Train and evaluate one row with one seed, unless its result is there."""
+    name = f"{root.name}-{row}-{seed}"
+    result = HERE / "results" / name
+    if (result / "scores.json").is_file():
+        return
+    layer = {
+        "seed": seed,
+        "data": {
+            "query": domain(root, "sketch").model_dump(),
+            "gallery": domain(root, "photo").model_dump(),
+            "synthetic": folders,
+        },
+        "model.weights": weights,
+    }
+    config = RunConfig.build("default", COMMON, layer, ROWS[row])
+    out = work / name
+    start = time.process_time()
+    if (finished_epochs(out) or -1) < config.train.epochs:
+        train(config, out)
+    minutes = (time.process_time() - start) / 60  # of CPU: the wall clock also counts what else the machine does
+    model = Model.load(out)
+    test = [read_domain(domain(root, side), "test") for side in HALF]
+    assert test[0] is not None and test[1] is not None
+    evaluation = evaluate_model(model, test[0], test[1])
+    sides = [
+        {
+            "direction": side.direction,
+            "setting": side.setting,
+            "scores": side.scores,
+            "intervals": side.intervals,
+            "chance": side.chance,
+            "n_queries": side.n_queries,
+            "n_gallery": side.n_gallery,
+            "per_query": {metric: [round(value, 5) for value in side.per_query[metric]] for metric in KEPT},
+            "relevant": side.relevant,
+        }
+        for side in evaluation.sides
+    ]
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    record = {
+        "cpu_minutes": minutes, "machine": machine, "provenance": model.provenance, "sides": sides,
+    }  # fmt: skip
+    text = (out / "config.yaml").read_text()
+    for path, word in ((str(root.parent.absolute()), "DATA"), (str(work.absolute()), "WORK"), (weights, "WEIGHTS")):
+        text = text.replace(path, word)
+    atomic_write_text(result / "config.yaml", text)
+    shutil.copy(out / "log.csv", result / "log.csv")
+    atomic_write_json(result / "scores.json", json.loads(json.dumps(record)))
+    print(name, {k: round(v, 3) for k, v in evaluation.scores.items() if k.startswith("mean") and k.endswith("Prec@1")})
+
+
+def main() -> None:
+    """Run everything that has no result yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS))
+    parser.add_argument("--sets", nargs="*", default=list(SETS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    folders = {name: counterparts(options.root / name, options.work / name) for name in options.sets}
+    for seed, row, name in itertools.product(options.seeds, options.rows, options.sets):
+        if row == "frozen" and seed != SEEDS[0]:
+            continue  # nothing random in it
+        work = options.work / name
+        one(options.root / name, work, str(Path(options.weights).absolute()), folders[name], row, seed)
+
+
+if __name__ == "__main__":
+    main()
