@@ -26,13 +26,19 @@ NAMES = {
 }
 SETS = {"pacs": "PACS", "sketchy": "Sketchy"}
 FORTH, BACK = "sketch->photo", "photo->sketch"
-NOT_CRITERIA = {"epoch", "step", "images", "seconds", "instance", "matching", "pairs", "loss", "lr"}
+NOT_CRITERIA = {"epoch", "step", "images", "seconds", "instance", "matching", "pairs", "loss", "lr", "mean_cosine"}
 
 
 def results(data: str, row: str) -> list[dict[str, Any]]:
     """The record of each seed."""
     folders = sorted((HERE / "results").glob(f"{data}-{row}-[0-9]*"))
     return [json.loads((folder / "scores.json").read_text()) for folder in folders]
+
+
+def log(data: str, row: str, seed: int) -> list[dict[str, str]]:
+    """The lines of a run's log, one an epoch."""
+    with (HERE / "results" / f"{data}-{row}-{seed}" / "log.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def sides(record: dict[str, Any], setting: str) -> dict[str, dict[str, Any]]:
@@ -45,8 +51,8 @@ def cell(records: list[dict[str, Any]], setting: str, direction: str, metric: st
     parts = [sides(record, setting)[direction] for record in records]
     mean, deviation = mean_std([part["scores"][metric] for part in parts])
     values = np.mean([part["per_query"][metric] for part in parts], axis=0)
-    weights = np.minimum(1, parts[0]["relevant"]).astype(float)
-    low, high = bootstrap_intervals({metric: values}, {metric: weights})[metric]
+    # With one hit to count, the ratio Prec@1 is the mean over queries, as mAP is.
+    (low,), (high,) = bootstrap_intervals(values[:, None])
     spread = "" if np.isnan(deviation) else f" ± {deviation:.3f}"
     return f"{mean:.3f}{spread} [{low:.3f}, {high:.3f}]"
 
@@ -63,9 +69,8 @@ def differences(a: list[dict[str, Any]], b: list[dict[str, Any]], setting_b: str
 def regrets(data: str, row: str, by: str = "val/Prec@1") -> dict[str, list[float]]:
     """By criterion: validation points lost to the run's best epoch, one value a seed."""
     lost: dict[str, list[float]] = {}
-    for folder in sorted((HERE / "results").glob(f"{data}-{row}-[0-9]*")):
-        with (folder / "log.csv").open() as file:
-            lines = [line for line in csv.DictReader(file) if int(line["epoch"]) > 0]
+    for seed in range(len(results(data, row))):
+        lines = [line for line in log(data, row, seed) if int(line["epoch"]) > 0]
         best = max(float(line[by]) for line in lines)
         lost.setdefault("last epoch", []).append(100 * (best - float(lines[-1][by])))
         for name in lines[0]:
@@ -92,7 +97,7 @@ def main() -> None:
             records = results(data, row)
             for setting in ("plain", "centred") if records else ():
                 cells = [cell(records, setting, d, m) for m in ("Prec@1", "mAP@all") for d in (FORTH, BACK)]
-                seen = int(np.mean([record["provenance"]["images_seen"] for record in records]))
+                seen = int(log(data, row, 0)[-1]["images"])
                 minutes = np.nanmean([record.get("cpu_minutes", np.nan) for record in records])
                 print(f"| {name}, {setting} | {len(records)} | {' | '.join(cells)} | {seen} | {minutes:.1f} |")
         print("\nPaired differences, mean of both directions, both sides centred:\n")

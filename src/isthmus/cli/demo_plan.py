@@ -30,11 +30,9 @@ def plan_demo(images: Corpus, out: Path, seed: int) -> list[Plan]:
         rows = []
         for source, target in (names, names[::-1]):
             same = images.to_translate[source]
-            plans.append(
-                plan_source(
-                    same, Request("edges", {}, target, seed), Path(scratch) / target, target=images.to_translate[target]
-                )
-            )
+            request, like = Request("edges", {}, target, seed), images.to_translate[target]
+            part = plan_source(same, request, Path(scratch) / target, target=like)
+            plans.append(replace(part, what=f"translate {source} to {target}"))
             rows += [replace(row, id=f"{row.id}@{target}", domain=target, source_id=row.id) for row in same]
         Manifest(rows).save(stand_in / "manifest.parquet")
         for method in METHODS.values():
