@@ -11,6 +11,8 @@ from training_zoo import INK, PAINT, settings, world, write_domain, write_transl
 from isthmus.config import DomainConfig
 from isthmus.data.training import TrainingData, read_domain, read_training_data
 from isthmus.errors import IsthmusError
+from isthmus.train.judge import Judge
+from isthmus.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def held_of(place: Path) -> set[str]:
 
 def test_named_validation_images_are_used_and_training_stays_whole(tmp_path: Path) -> None:
     data = read(world(tmp_path, 6, val=4))
-    assert not data.held_out and data.notes == []
+    assert not data.held_out
+    assert len(data.notes) == 2 and all("have no counterparts; translate them too" in note for note in data.notes)
     assert [len(side) for side in (*data.train, *data.val)] == [6, 6, 4, 4]
 
 
@@ -114,3 +117,14 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
         path.rename(path.with_name("x" + path.name))
     with pytest.raises(IsthmusError, match="holds no counterpart of a training image"):
         read(other, data__synthetic=[str(folder / "to_paint")])
+
+
+def test_validation_images_without_a_counterpart_do_not_hide_the_others(tmp_path: Path) -> None:
+    config = settings(world(tmp_path / "data", 20), data__holdout=0.4)
+    trainer = Trainer(config, tmp_path / "run")
+    everything = trainer.judge.verdict().figures
+    del trainer.data.counterparts[trainer.data.val[0][0].id]
+    some = Judge(trainer.model, trainer.data, trainer.source, 0, False)
+    assert [len(pairs) for pairs in some.pairs] == [7, 8]
+    figures = some.verdict().figures
+    assert figures.keys() == everything.keys() and "counterpart_r1" in figures

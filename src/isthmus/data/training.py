@@ -154,4 +154,10 @@ def _read_counterparts(folders: list[str], data: TrainingData) -> dict[str, list
                 f"{missing} of {len(data.train[side])} images of '{data.names[side]}' have no counterpart and are left "
                 "out of training."
             )
+    for name, side_rows in zip(data.names, data.val, strict=True):
+        if side_rows and not any(row.id in found for row in side_rows):
+            data.notes.append(
+                f"The validation images of '{name}' have no counterparts; translate them too (isthmus translate "
+                "--split all), the epoch is chosen better with them."
+            )
     return dict(found)

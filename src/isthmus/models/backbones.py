@@ -50,7 +50,7 @@ def create_backbone(name: str, weights: str = "pretrained", image_size: int | No
             raise IsthmusError(f"The backbone '{name}' can't be built: {_first_line(error)}") from error
         raise IsthmusError(
             f"The weights of '{name}' can't be had ({_first_line(error)}); "
-            "set model.weights to a local checkpoint of it, or to 'random'."
+            "name a local checkpoint of it with --weights FILE (model.weights), or start from 'random'."
         ) from error
     if weights not in ("pretrained", "random"):
         _load_file(backbone, name, Path(weights))
@@ -63,7 +63,8 @@ def _takes_image_size(name: str) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.split(". ")[0][:160]
 
 
 def _load_file(backbone: nn.Module, name: str, path: Path) -> None:

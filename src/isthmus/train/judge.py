@@ -81,16 +81,19 @@ class Judge:
         before, self.model.means = self.model.means, means
         if self.model.centring:
             raw = [self.model.centre(part, domain) for domain, part in enumerate(raw)]
+        judged: list[Tensor] = []
         counterparts: list[Tensor | None] = []
         for side, pairs in enumerate(self.pairs):
             vectors = self.embed([made for _, made in pairs], 1 - side) if len(pairs) > 1 else None
             if vectors is not None and self.model.centring:
                 vectors = self.model.centre(vectors, 1 - side)
-            if vectors is not None and len(vectors) < len(raw[side]):
-                vectors = None  # the criteria want one for each row
+            # The criteria want a counterpart for each row: where some are missing, the others are judged.
+            wanted = {row.id for row, _ in pairs} if vectors is not None else None
+            at = [n for n, row in enumerate(self.data.val[side]) if wanted is None or row.id in wanted]
+            judged.append(raw[side][at])
             counterparts.append(vectors)
         self.model.means = before
-        figures.update(criteria(raw[0], raw[1], counterparts[0], counterparts[1]))
+        figures.update(criteria(judged[0], judged[1], counterparts[0], counterparts[1]))
         figures.update(self._labelled(raw))
         return Verdict(figures, means)
 
