@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 from isthmus.config import RunConfig
 from isthmus.data.manifest import Manifest, Row
+from isthmus.models.backbones import create_backbone
 from isthmus.train.trainer import Trainer
 
 COUNT, SIZE, BATCH, ROUNDS = 64, 128, 32, 7
@@ -70,7 +70,7 @@ def isthmus_step(folder: Path) -> tuple[Callable[[], object], str]:
 
 def plain_step() -> Callable[[], object]:
     """The formula of the paper, line by line."""
-    network = timm.create_model("resnet18", num_classes=0).train()
+    network = create_backbone("resnet18", "random").train()
     optimizer = torch.optim.SGD(network.parameters(), 0.003, momentum=0.9, weight_decay=5e-4)
     a, b, a_made, b_made = (torch.randn(BATCH, 3, SIZE, SIZE) for _ in range(4))
     banks = [F.normalize(torch.randn(2 * COUNT, 512), dim=1) for _ in range(2)]
