@@ -158,6 +158,6 @@ def _read_counterparts(folders: list[str], data: TrainingData) -> dict[str, list
         if side_rows and not any(row.id in found for row in side_rows):
             data.notes.append(
                 f"The validation images of '{name}' have no counterparts; translate them too (isthmus translate "
-                "--split all), the epoch is chosen better with them."
+                "--split all), without them the last epoch is chosen."
             )
     return dict(found)

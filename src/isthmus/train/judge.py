@@ -16,9 +16,9 @@ from isthmus.evaluate.metrics import retrieval_metrics
 from isthmus.models.encoder import Model
 
 MEAN_IMAGES = 2000  # a mean over more images moves by less than the means of two epochs differ
-# What `auto` goes by, the first that is measured: held-out images found from their counterparts, if there are any, or
-# mutual nearest neighbours of the two domains. benchmarks/syncdr compares them with the other criteria.
-AUTO = ("counterpart_r1", "mutual_nn")
+# What `auto` goes by: held-out images found from their counterparts. Where there are no counterparts it takes the last
+# epoch, which loses less than any other criterion does there: benchmarks/syncdr compares them.
+AUTO = ("counterpart_r1",)
 
 
 @dataclass(frozen=True)
