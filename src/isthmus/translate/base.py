@@ -19,6 +19,11 @@ from isthmus.io import fingerprint
 # name -> "module:class"; imported when asked for, as some need optional packages.
 TRANSLATORS: dict[str, str] = {
     "edges": "isthmus.translate.edges:EdgeTranslator",
+    "cut": "isthmus.translate.cut:CutTranslator",
+    "img2img": "isthmus.translate.diffusion.img2img:Img2ImgTranslator",
+    "instruct-pix2pix": "isthmus.translate.diffusion.instruct:InstructTranslator",
+    "elite": "isthmus.translate.diffusion.elite:EliteTranslator",
+    "ip-adapter": "isthmus.translate.diffusion.ip_adapter:IPAdapterTranslator",
 }
 
 
@@ -26,6 +31,13 @@ class TranslatorSettings(BaseModel):
     """Base of every translator's settings: unknown names are refused, values can't change under a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class NoPicture:
+    """In a picture's place, where a translator can say why there is none."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,8 @@ class Translator(Protocol):
 
     def translate(
         self, images: Sequence[Image.Image], seeds: Sequence[int], labels: Sequence[str | None]
-    ) -> Sequence[Image.Image | None]:
-        """One picture for each image; None where it failed (it is tried again with other seeds, then left out).
+    ) -> Sequence[Image.Image | NoPicture | None]:
+        """One picture for each image; None or a reason where it failed (tried again with other seeds, then left out).
 
         Args:
             images: RGB.

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from isthmus.data.files import ImageError, content_hash
 from isthmus.data.images import load_image
 from isthmus.data.manifest import Row
@@ -52,7 +54,7 @@ def plan_translation(rows: Sequence[Row], choice: TranslatorChoice, *, workers: 
         part = slice(start, start + translator.batch_size)
         made = translator.translate(images[part], list(range(len(images[part]))), labels[part])
         pictures.extend(made)
-        size += sum(len(png_bytes(picture, {"source": "x" * 200})) for picture in made if picture is not None)
+        size += sum(len(png_bytes(picture, {"source": "x" * 200})) for picture in made if isinstance(picture, Image.Image))
     each = (time.perf_counter() - began + reading) / len(images)
     independent = translator_class(choice.name).independent
     processes = max(1, workers) if independent else 1

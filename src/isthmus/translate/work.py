@@ -16,7 +16,7 @@ from isthmus.data.files import ImageError, content_hash
 from isthmus.data.images import load_image
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_json, fingerprint, stable_hash
-from isthmus.translate.base import Translator, TranslatorChoice, translator_class
+from isthmus.translate.base import NoPicture, Translator, TranslatorChoice, translator_class
 from isthmus.translate.outputs import failure_path, image_path, read_provenance, write_counterpart
 
 ATTEMPTS = 3  # with another seed each, where a translator gives no picture
@@ -133,15 +133,15 @@ def load_batch(batch: Sequence[Item], job: Job) -> Loaded:
     return Loaded(tuple(items), tuple(images), tuple(notes), tuple(wanted), kept, tuple(failed))
 
 
-def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Image.Image | None]:
+def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Image.Image | NoPicture | None]:
     """One picture for each image of the batch; where none came, further attempts with other seeds."""
     if not any(loaded.wanted):
         return [None] * len(loaded.items)
     labels = [item.label for item in loaded.items]
     seeds = [job.image_seed(item.id) for item in loaded.items]
-    pictures = list(translator.translate(loaded.images, seeds, labels))
+    pictures: list[Image.Image | NoPicture | None] = list(translator.translate(loaded.images, seeds, labels))
     for attempt in range(1, ATTEMPTS):
-        again = [i for i, picture in enumerate(pictures) if picture is None and loaded.wanted[i]]
+        again = [i for i, picture in enumerate(pictures) if not isinstance(picture, Image.Image) and loaded.wanted[i]]
         if not again:
             break
         seeds = [job.image_seed(loaded.items[i].id, attempt) for i in again]
@@ -151,15 +151,16 @@ def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Im
     return pictures
 
 
-def write_batch(loaded: Loaded, pictures: Sequence[Image.Image | None], job: Job) -> Done:
+def write_batch(loaded: Loaded, pictures: Sequence[Image.Image | NoPicture | None], job: Job) -> Done:
     """Write what was made and note what failed."""
     written = size = 0
     failed = list(loaded.failed)
     for item, picture, note, wanted in zip(loaded.items, pictures, loaded.provenance, loaded.wanted, strict=True):
         if not wanted:
             continue
-        if picture is None:
-            failed.append((item.id, item.path, f"{job.choice.name} gave no picture in {ATTEMPTS} attempts"))
+        if not isinstance(picture, Image.Image):
+            why = f": {picture.reason}" if isinstance(picture, NoPicture) else ""
+            failed.append((item.id, item.path, f"{job.choice.name} gave no picture in {ATTEMPTS} attempts{why}"))
             continue
         size += write_counterpart(job.out, item.id, picture, note)
         written += 1

@@ -1,0 +1,1 @@
+"""Translators on diffusion models, through diffusers and transformers (extra `diffusion`)."""
