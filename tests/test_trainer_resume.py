@@ -70,9 +70,9 @@ def test_four_epochs_are_two_and_two(folder: Path, tmp_path: Path, changes: dict
     half = state(tmp_path / "two")
     extend(tmp_path / "two", 4)
     four, two = state(tmp_path / "four"), state(tmp_path / "two")
-    assert {"encoder", "optimizer", "method", "random", "progress", "log", "model"} <= four.keys()
+    assert {"parts", "optimizers", "method", "random", "progress", "log", "model"} <= four.keys()
     assert differing(four, two) == []
-    assert {"encoder", "optimizer", "method", "progress"} <= set(differing(half, four))  # it did go on
+    assert {"parts", "optimizers", "method", "progress"} <= set(differing(half, four))  # it did go on
     assert [line["epoch"] for line in four["log"]] == ["0", "1", "2", "3", "4"]
 
 
@@ -89,7 +89,7 @@ def test_same_seed_same_run_and_another_seed_another(folder: Path, tmp_path: Pat
         train(settings(folder, seed=seed, data__workers=workers), tmp_path / name)
     a, b, c = (state(tmp_path / name) for name in "abc")
     assert differing(a, b) == []
-    assert {"encoder", "method", "optimizer"} <= set(differing(a, c))
+    assert {"parts", "method", "optimizers"} <= set(differing(a, c))
 
 
 def test_other_settings_are_refused_and_named(folder: Path, tmp_path: Path) -> None:

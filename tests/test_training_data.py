@@ -11,7 +11,7 @@ from training_zoo import INK, PAINT, settings, world, write_domain, write_transl
 from isthmus.config import DomainConfig
 from isthmus.data.training import TrainingData, read_domain, read_training_data
 from isthmus.errors import IsthmusError
-from isthmus.train.judge import Judge
+from isthmus.methods.judge import Judge
 from isthmus.train.trainer import Trainer
 
 

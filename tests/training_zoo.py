@@ -22,7 +22,6 @@ from isthmus.data.training import read_training_data
 from isthmus.methods import find_method
 from isthmus.methods.base import Processes
 from isthmus.methods.syncdr import SynCDR
-from isthmus.train.build import build_model
 
 INK, PAINT = "ink", "paint"
 NO_NORM = "test_efficientnet_gn"  # group norm: nothing that depends on the other images of a batch
@@ -107,7 +106,8 @@ def method_of(config: RunConfig) -> SynCDR:
     torch.manual_seed(config.seed)
     kind = find_method(config.method)
     data = read_training_data(config.data, synthetic=kind.uses_synthetic, seed=config.seed)
-    model = build_model(config, data.names)
+    assert issubclass(kind, SynCDR)
+    model = kind.build(config, data.names)
     model.encoder.eval()
     method = kind(config, model, data, ImageSource(model.preprocessing, 100), Processes())
     assert isinstance(method, SynCDR)

@@ -73,6 +73,44 @@ def pseudo_positive_pairs(
     return F.cross_entropy(counterparts @ keys.T / temperature, targets)
 
 
+def least_squares_gan(prediction: Tensor, *, real: bool) -> Tensor:
+    """LSGAN: mean squared distance of a discriminator's output from 1 (real) or 0 (made) (arXiv 1611.04076, eq. 9).
+
+    Args:
+        prediction: any shape, a score for each place of each image.
+        real: what the discriminator is to say, or for the generator's term, what it should be made to say.
+
+    Example:
+        >>> float(least_squares_gan(torch.tensor([0.0, 1.0]), real=True))
+        0.5
+    """
+    return (prediction - float(real)).square().mean()
+
+
+def patch_nce(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Tensor:
+    """PatchNCE of one layer: each place of the translation against the same and other places of its source.
+
+    `CE(q_s . k / T, s)`, mean over places and images; negatives are the other places of the same image
+    (CUT, arXiv 2007.15651, eq. 3).
+
+    Args:
+        queries: (b, p, d) of the translation, unit length.
+        keys: (b, p, d) of the source at the same places, unit length; a constant here.
+        temperature: > 0.
+
+    Returns:
+        A scalar >= 0.
+
+    Example:
+        >>> eye = torch.eye(3)[None]
+        >>> round(float(patch_nce(eye, eye, 1.0)), 4)
+        0.5514
+    """
+    scores = queries @ keys.detach().transpose(1, 2) / temperature
+    places = torch.arange(scores.shape[1], device=scores.device).expand(scores.shape[:2])
+    return F.cross_entropy(scores.flatten(0, 1), places.flatten())
+
+
 class MemoryBank(nn.Module):
     """One unit vector a slot, renewed as `m <- normalise(momentum m + (1 - momentum) f)`.
 

@@ -12,7 +12,7 @@ from isthmus.errors import IsthmusError
 
 def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with any of the settings.")] = None,
-    method: Annotated[str | None, typer.Option(help="syncdr, cds or pretrained.")] = None,
+    method: Annotated[str | None, typer.Option(help="syncdr, cds, pretrained, or cut and fastcut, which make a translator.")] = None,
     preset: Annotated[str | None, typer.Option(help="default, tiny or paper: one dial for the rest.")] = None,
     query_domain: Annotated[
         str | None,
@@ -33,7 +33,7 @@ def train(
     plan: Annotated[bool, typer.Option(help="Estimate time, memory and disk, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train an encoder for two domains of unpaired images."""
+    """Train an encoder, or with --method cut a translator, for two domains of unpaired images."""
     from isthmus.cli.common import parse_settings, print_json
     from isthmus.config import DomainConfig, RunConfig, read_yaml
 
@@ -86,7 +86,17 @@ def _fit(config: Any, folder: Path, resume: bool, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(folder), **record})
         return
-    shown = visible(str(folder))
     print(f"The model of epoch {record['epoch']} is in {visible(str(folder / 'model'))}. Next:")
-    print(f"  isthmus evaluate {shown}")
-    print(f"  isthmus index {shown} PICTURES --out CATALOG")
+    for line in _next_commands(config, visible(str(folder))):
+        print(f"  {line}")
+
+
+def _next_commands(config: Any, shown: str) -> list[str]:
+    if config.method not in ("cut", "fastcut"):
+        return [f"isthmus evaluate {shown}", f"isthmus index {shown} PICTURES --out CATALOG"]
+    a, b = config.data.query.name, config.data.gallery.name
+    ways = {"query-to-gallery": [(a, b)], "gallery-to-query": [(b, a)], "both": [(a, b), (b, a)]}
+    return [f"look at the pictures in {shown}/samples"] + [
+        f"isthmus translate --source {source}=IMAGES --target {target} --translator cut --set run={shown} --out FOLDER"
+        for source, target in ways[config.cut.direction]
+    ]

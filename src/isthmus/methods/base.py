@@ -1,4 +1,4 @@
-"""What a method is: its modules, its batches, and one `step` that returns named losses.
+"""What a method is: what it trains, its batches, and the named losses of a step.
 
 The trainer owns everything else: devices, precision, optimiser steps, checkpoints, evaluation and logs. A new method is
 one file with one subclass, and one line in `methods/__init__.py`.
@@ -7,17 +7,20 @@ one file with one subclass, and one line in `methods/__init__.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from isthmus.config import RunConfig
 from isthmus.data.loading import ImageSource
+from isthmus.data.manifest import Row
 from isthmus.data.training import TrainingData
-from isthmus.models.encoder import Model
+from isthmus.data.transforms import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,75 @@ class _Gather(torch.autograd.Function):
         return total[ctx.own], None, None
 
 
+class Trainee(Protocol):
+    """What a run makes: networks that can be trained, kept and loaded again."""
+
+    preprocessing: Preprocessing
+    provenance: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def main(self) -> nn.Module:
+        """The network whose speed is the run's; it takes images alone."""
+        ...
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts, each with an optimiser of its own, by name."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder, whole or not at all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How good an epoch is.
+
+    Attributes:
+        figures: by name; `train.select` chooses among them.
+        means: (2, dim), each domain's mean unit vector of training images, where there are such vectors.
+    """
+
+    figures: dict[str, float]
+    means: Tensor | None = None
+
+    @property
+    def mean_cosine(self) -> float | None:
+        """Mean cosine between training images of a domain, the larger of both: 1 when the network has collapsed.
+
+        The squared length of a mean of unit vectors is their mean cosine. It is taken before centring, which would
+        spread a collapsed network's rounding errors over the whole sphere.
+        """
+        return None if self.means is None else float(self.means.square().sum(dim=1).max())
+
+
+class Judging(Protocol):
+    """Measures what is trained, after each epoch."""
+
+    def verdict(self) -> Verdict:
+        """How good it is as it is now."""
+        ...
+
+    def probe(self, rows: list[Row]) -> None:
+        """What `verdict` does with an image, done with these: for an estimate of its time."""
+        ...
+
+    def images(self) -> int:
+        """How many images `verdict` looks at."""
+        ...
+
+
 class Method(ABC):
-    """A way to train the encoder of a model.
+    """A way to train.
 
     Args:
         config: the run's settings.
-        model: what is trained.
+        model: what is trained, as `build` made it.
         data: the images.
         source: reads and augments them.
         processes: this process among all.
@@ -79,20 +145,28 @@ class Method(ABC):
     trains: ClassVar[bool] = True
 
     def __init__(
-        self, config: RunConfig, model: Model, data: TrainingData, source: ImageSource, processes: Processes
+        self, config: RunConfig, model: Any, data: TrainingData, source: ImageSource, processes: Processes
     ) -> None:
         self.config = config
         self.model = model
         self.data = data
         self.source = source
         self.processes = processes
-        #: what forward passes go through; the trainer puts its distributed wrapper here
-        self.network: nn.Module = model.encoder
+        #: what forward passes with gradients go through; the trainer puts its distributed wrappers here
+        self.networks: dict[str, nn.Module] = dict(model.modules())
+        #: the run's precision, for forward passes that do not go through `networks`
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: RunConfig, domains: tuple[str, str]) -> Trainee:
+        """What the settings describe, untrained."""
 
     @property
     def device(self) -> torch.device:
         """Where the batches go."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     def start(self) -> None:  # noqa: B027  (most methods have nothing to do)
         """Work before the first step of a fresh run, such as filling memory banks."""
@@ -106,18 +180,32 @@ class Method(ABC):
         """Read the images of one plan; called in threads ahead of time, on the CPU."""
 
     @abstractmethod
-    def step(self, batch: Any) -> dict[str, Tensor]:
-        """Named, weighted losses of a batch; their sum is minimised."""
+    def updates(self, batch: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """One step: for each update the part's name and its named, weighted losses, whose sum is minimised.
+
+        The part is updated before the next losses are asked for.
+        """
 
     def after_step(self) -> None:  # noqa: B027
-        """Work after the optimiser's step, such as renewing memory slots."""
+        """Work after the step's last update, such as renewing memory slots."""
+
+    @abstractmethod
+    def judge(self, out: Path, *, autocast: bool) -> Judging:
+        """What measures an epoch; pictures for people go to `out`."""
+
+    def keep(self, verdict: Verdict) -> None:  # noqa: B027
+        """Put what a kept model has to know beside its weights into it."""
+
+    def summary(self, figures: dict[str, float]) -> dict[str, Any]:
+        """What a kept model says of its figures."""
+        return {}
 
     def images_per_step(self) -> int:
         """Forward-and-backward passes of single images in a step, over all processes."""
         return 2 * self.config.train.batch_size
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside the model and the optimiser."""
+        """What a checkpoint must hold beside the parts and their optimisers."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027

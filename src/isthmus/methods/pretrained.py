@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from isthmus.errors import IsthmusError
-from isthmus.methods.base import Method
+from isthmus.methods.retrieval import RetrievalMethod
 
 
-class Pretrained(Method):
+class Pretrained(RetrievalMethod):
     """No training: the run holds the backbone's own features and each domain's training mean."""
 
     name = "pretrained"

@@ -23,7 +23,8 @@ from isthmus.data.samplers import epoch_batches, local_part
 from isthmus.data.training import TrainingData
 from isthmus.errors import IsthmusError
 from isthmus.losses import MemoryBank, cross_domain_matching, instance_discrimination, pseudo_positive_pairs
-from isthmus.methods.base import Method, Processes
+from isthmus.methods.base import Processes
+from isthmus.methods.retrieval import RetrievalMethod
 from isthmus.models.encoder import Model
 from isthmus.models.modules import active_domain
 
@@ -81,7 +82,7 @@ def build_sets(data: TrainingData, *, synthetic: bool, shared_slots: bool = Fals
     return sets[0], sets[1]
 
 
-class SynCDR(Method):
+class SynCDR(RetrievalMethod):
     """L_ID, L_CDM and L_PPP over two sets with a memory bank each."""
 
     name = "syncdr"

@@ -86,6 +86,15 @@ class Model:
         return next(self.encoder.parameters()).device
 
     @property
+    def main(self) -> torch.nn.Module:
+        """The network whose speed is the run's: images to vectors."""
+        return self.encoder
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """What is trained, by the name of its optimiser."""
+        return {"encoder": self.encoder}
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any weight, mean or preprocessing setting."""
         digest = hashlib.sha256(canonical_json(self._description()).encode())
@@ -192,6 +201,11 @@ class Model:
         if not (folder / "config.json").is_file():
             raise IsthmusError(f"{path} is no model: there is no config.json in it; name a run or a model folder.")
         config = read_json(folder / "config.json")
+        if isinstance(config, dict) and config.get("kind") == "cut":
+            raise IsthmusError(
+                f"{path} holds a translator, not an encoder; use it with  isthmus translate --translator cut --set "
+                f"run={path}."
+            )
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise IsthmusError(f"{folder}/config.json is not of a model that this version reads (format {FORMAT}).")
         try:

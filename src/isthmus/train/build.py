@@ -13,20 +13,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from isthmus.config import RunConfig, TrainConfig
 from isthmus.errors import IsthmusError
-from isthmus.models.encoder import Architecture, Model
+from isthmus.methods.base import Trainee
 from isthmus.train.precision import choose_precision
-
-
-def build_model(config: RunConfig, domains: tuple[str, str]) -> Model:
-    """The untrained model that the settings describe."""
-    settings = config.model
-    return Model.create(
-        Architecture(settings.backbone, settings.dim, settings.image_size, settings.domain_norm),
-        domains,
-        weights=settings.weights,
-        resize=config.augment.resize,
-        centring=settings.centring,
-    )
 
 
 def processes_wanted(settings: TrainConfig) -> tuple[int, int]:
@@ -37,7 +25,7 @@ def processes_wanted(settings: TrainConfig) -> tuple[int, int]:
     return settings.devices, settings.nodes
 
 
-def build_fabric(config: RunConfig, model: Model, *, trains: bool) -> Fabric:
+def build_fabric(config: RunConfig, model: Trainee, *, trains: bool) -> Fabric:
     """Decide the precision, write it into the settings, and start all processes.
 
     Raises:
@@ -74,31 +62,40 @@ def build_fabric(config: RunConfig, model: Model, *, trains: bool) -> Fabric:
     return fabric
 
 
-def place(model: Model, settings: TrainConfig, fabric: Fabric) -> None:
-    """Bring the network to its device, in the memory layout and with the batch norm that training wants."""
-    if settings.channels_last:
-        model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        convert: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm
-        model.encoder = convert(model.encoder)
-    model.encoder.to(fabric.device)
+def place(model: Trainee, settings: TrainConfig, fabric: Fabric) -> None:
+    """Bring the networks to their device, in the memory layout and with the batch norm that training wants."""
+    for part in model.modules().values():
+        if settings.channels_last:
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            _share_batch_norm(part)
+        part.to(fabric.device)
 
 
-def build_optimizer(settings: TrainConfig, model: Model) -> torch.optim.Optimizer:
-    """SGD or AdamW over all weights of the encoder."""
-    parameters = [p for p in model.encoder.parameters() if p.requires_grad]
+def _share_batch_norm(module: torch.nn.Module) -> None:
+    """Replace batch norms inside `module`, itself kept, by ones whose statistics are of all processes."""
+    convert: Any = torch.nn.SyncBatchNorm.convert_sync_batchnorm
+    for name, child in module.named_children():
+        setattr(module, name, convert(child))
+
+
+def build_optimizer(settings: TrainConfig, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over all weights of a part."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, settings.lr, settings.betas, weight_decay=settings.weight_decay)
     # Decay is for matrices: on biases and norms it only pulls the features towards each other.
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, settings.lr)
+    return torch.optim.AdamW(groups, settings.lr, settings.betas)
 
 
 def learning_rate(settings: TrainConfig, step: int, total: int) -> float:
-    """The rate of a step: warm-up, then constant or half a cosine down to zero.
+    """The rate of a step: warm-up, then constant, half a cosine down to zero, or constant and then straight to zero.
 
     Example:
         >>> learning_rate(TrainConfig(lr=1.0, schedule="cosine"), 5, 10)
@@ -109,4 +106,7 @@ def learning_rate(settings: TrainConfig, step: int, total: int) -> float:
     if settings.schedule == "constant":
         return settings.lr
     done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    if settings.schedule == "linear":
+        falling = (done - settings.decay_from) / max(1e-9, 1 - settings.decay_from)
+        return settings.lr * min(1.0, max(0.0, 1 - falling))
     return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

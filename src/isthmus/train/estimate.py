@@ -16,7 +16,6 @@ from isthmus.data.images import ImageError
 from isthmus.data.loading import ImageSource
 from isthmus.data.manifest import Row
 from isthmus.plan import Plan, measure, peak_memory
-from isthmus.train.judge import MEAN_IMAGES
 from isthmus.train.run import absolute_paths
 from isthmus.train.trainer import Trainer
 
@@ -37,21 +36,21 @@ def estimate(config: RunConfig) -> Plan:
         for row in sample:
             source.pixels(row)
         decode = (time.perf_counter() - start) / len(sample) / max(1, min(2, config.data.workers))
-        embed = measure(lambda: trainer.judge.embed(sample, 0), warmup=1, repeats=2) / len(sample)
+        embed = measure(lambda: trainer.judge.probe(sample), warmup=1, repeats=2) / len(sample)
         steps = 0
         step_seconds = 0.0
         if trainer.method.trains:
             plans = trainer.method.epoch(0)
             steps = len(plans) * config.train.epochs
             batch = trainer.method.load(plans[0])
-            trainer.model.encoder.train()
+            trainer._mode(training=True)
             step_seconds = measure(lambda: trainer._step(batch, 0.0), warmup=1, repeats=3, limit=20.0)
-        judged = sum(min(len(side), MEAN_IMAGES) for side in data.train) + sum(len(side) for side in data.val)
-        judged += sum(len(data.counterparts.get(row.id, ())[:1]) for side in data.val for row in side)
+        judged = trainer.judge.images()
         filled = sum(len(items) for items in getattr(trainer.method, "sets", ()))
         pixels = 3 * trainer.model.preprocessing.resize**2
         cached = min(len(rows) * pixels, config.data.cache_mb * 1_000_000)
-        weights = sum(p.numel() * p.element_size() for p in trainer.model.encoder.state_dict().values())
+        parts = trainer.model.modules().values()
+        weights = sum(p.numel() * p.element_size() for part in parts for p in part.state_dict().values())
     rounds = config.train.epochs + 1 if steps else 1
     # What does not fit the cache is decoded again whenever it is looked at.
     again = max(0.0, 1 - config.data.cache_mb * 1e6 / max(1, len(rows) * pixels))

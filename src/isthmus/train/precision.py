@@ -7,14 +7,14 @@ import copy
 import torch
 
 from isthmus.config import RunConfig
-from isthmus.models.encoder import Model
+from isthmus.methods.base import Trainee
 from isthmus.plan import measure
 
 
-def choose_precision(model: Model, config: RunConfig) -> str:
-    """`"bf16-mixed"` or `"32-true"`, whichever makes a training step of the encoder faster.
+def choose_precision(model: Trainee, config: RunConfig) -> str:
+    """`"bf16-mixed"` or `"32-true"`, whichever makes a training step of the main network faster.
 
-    A GPU that computes in bfloat16 uses it without a measurement. A copy of the encoder is measured, so that neither
+    A GPU that computes in bfloat16 uses it without a measurement. A copy of the network is measured, so that neither
     weights, statistics nor the random state change.
     """
     if config.train.accelerator != "cpu" and torch.cuda.is_available():
@@ -27,13 +27,13 @@ def choose_precision(model: Model, config: RunConfig) -> str:
         images = images.contiguous(memory_format=torch.channels_last)
     state = torch.get_rng_state()
     for name in ("32-true", "bf16-mixed"):
-        encoder = copy.deepcopy(model.encoder).train()
+        network = copy.deepcopy(model.main).train()
         if config.train.channels_last:
-            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        def step(encoder: torch.nn.Module = encoder, half: bool = name == "bf16-mixed") -> None:
+        def step(network: torch.nn.Module = network, half: bool = name == "bf16-mixed") -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = encoder(images).square().sum()
+                loss = network(images).square().sum()
             loss.backward()
 
         seconds[name] = measure(step, warmup=1, repeats=3, limit=4.0)

@@ -48,7 +48,8 @@ class Display:
         names = ("loss", "val/Prec@1", "val/mAP@all", "snd", "mutual_nn", "counterpart_r1", "effective_rank")
         shown = [f"{name.removeprefix('val/')} {record[name]:.3f}" for name in names if name in record]
         mark = "  <- best so far" if chosen and record["epoch"] else ""
-        self.say(f"epoch {record['epoch']}: " + ", ".join(shown) + mark)
+        if shown:
+            self.say(f"epoch {record['epoch']}: " + ", ".join(shown) + mark)
 
     def _clear(self) -> None:
         if self.live:

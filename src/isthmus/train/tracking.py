@@ -28,9 +28,7 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     atomic_write_text(path, text.getvalue())
 
 
-def provenance(
-    config: RunConfig, data: TrainingData, progress: Progress, figures: Mapping[str, float]
-) -> dict[str, Any]:
+def provenance(config: RunConfig, data: TrainingData, progress: Progress, summary: Mapping[str, Any]) -> dict[str, Any]:
     """What a kept model says of where it comes from."""
     return {
         "method": config.method,
@@ -40,8 +38,7 @@ def provenance(
         "select": config.train.select,
         "images_seen": progress.images,
         "training_images": [len(rows) for rows in data.train],
-        "scores": {key: value for key, value in figures.items() if key.startswith("val/")},
-        "scores_on": "validation images, centred" if config.model.centring else "validation images",
+        **summary,
     }
 
 

@@ -18,9 +18,10 @@ from isthmus.data.training import TrainingData, read_training_data
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_text, make_folder
 from isthmus.methods import find_method
-from isthmus.methods.base import Method, Processes
+from isthmus.methods.base import Judging, Method, Processes, Trainee, Verdict
+from isthmus.methods.judge import score_for
 from isthmus.models.modules import freeze_norms
-from isthmus.train.build import build_fabric, build_model, build_optimizer, learning_rate, place
+from isthmus.train.build import build_fabric, build_optimizer, learning_rate, place
 from isthmus.train.checkpoint import (
     Progress,
     load_checkpoint,
@@ -30,11 +31,11 @@ from isthmus.train.checkpoint import (
     seed_everything,
 )
 from isthmus.train.interrupt import Interrupted, StopRequest
-from isthmus.train.judge import Judge, score_for
 from isthmus.train.show import Display
 from isthmus.train.together import Together
 from isthmus.train.tracking import Tracker, provenance, write_history
 
+SAVE_SECONDS = 300.0  # between checkpoints within an epoch
 COLLAPSED = 0.999  # mean cosine between different images above which nothing can be told apart
 
 
@@ -56,7 +57,7 @@ class Trainer:
         self.config, self.out = config, out
         kind = find_method(config.method)
         self.data: TrainingData = read_training_data(config.data, synthetic=kind.uses_synthetic, seed=config.seed)
-        self.model = build_model(config, self.data.names)
+        self.model: Trainee = kind.build(config, self.data.names)
         self.fabric = fabric or build_fabric(config, self.model, trains=kind.trains)
         self.together = Together(self.fabric)
         if self.fabric.is_global_zero:
@@ -69,12 +70,13 @@ class Trainer:
         place(self.model, config.train, self.fabric)
         processes = Processes(self.fabric.global_rank, self.fabric.world_size)
         self.method: Method = kind(config, self.model, self.data, self.source, processes)
-        self.optimizer = build_optimizer(config.train, self.model)
-        network, self.optimizer = self.fabric.setup(self.model.encoder, self.optimizer)
-        self.method.network = network
+        self.method.autocast = self.fabric.autocast
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        for name, part in self.model.modules().items():
+            network, self.optimizers[name] = self.fabric.setup(part, build_optimizer(config.train, part))
+            self.method.networks[name] = network
         self.progress = Progress()
-        autocast = config.train.precision != "32-true"
-        self.judge = Judge(self.model, self.data, self.source, config.data.workers, autocast)
+        self.judge: Judging = self.method.judge(out, autocast=config.train.precision != "32-true")
 
     @property
     def checkpoint(self) -> Path:
@@ -102,7 +104,7 @@ class Trainer:
         if resume:
             self._restore(load_checkpoint(self.checkpoint))
         else:
-            self.model.encoder.eval()
+            self._mode(training=False)
             self.method.start()
             self._judge(display)
         tracker = Tracker(self.out / "tensorboard", self.fabric.is_global_zero, self.progress.step)
@@ -125,10 +127,8 @@ class Trainer:
         plans = list(self.method.epoch(state.epoch))
         total = self.config.train.epochs * len(plans)
         todo = plans[state.step_in_epoch :]
-        self.model.encoder.train()
-        if self.config.model.freeze_norm:
-            freeze_norms(self.model.encoder)
-        start = time.monotonic()
+        self._mode(training=True)
+        start = saved = time.monotonic()
         threads = self.config.data.workers
         for batch in prefetch(todo, self.method.load, threads, ahead=threads + 1):
             rate = learning_rate(self.config.train, state.step, total)
@@ -145,6 +145,11 @@ class Trainer:
                 state.seconds += time.monotonic() - start
                 self._save()
                 self.together.end(Interrupted(f"Stopped and saved after step {state.step}.", number))
+            if time.monotonic() - saved > SAVE_SECONDS:
+                # A crash in a long epoch loses no more than this.
+                state.seconds += time.monotonic() - start
+                start = saved = time.monotonic()
+                self._save()
         state.seconds += time.monotonic() - start
         state.epoch += 1
         state.step_in_epoch = 0
@@ -155,10 +160,23 @@ class Trainer:
         if number and state.epoch < self.config.train.epochs:
             self.together.end(Interrupted(f"Stopped and saved after epoch {state.epoch}.", number))
 
+    def _mode(self, *, training: bool) -> None:
+        for part in self.model.modules().values():
+            part.train(training)
+            if training and self.config.model.freeze_norm:
+                freeze_norms(part)
+
     def _step(self, batch: Any, rate: float) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
+        values: dict[str, float] = {}
+        for part, terms in self.method.updates(batch):
+            values |= self._update(part, terms, rate)
+        self.method.after_step()
+        return {**values, "loss": sum(values.values())}
+
+    def _update(self, part: str, terms: dict[str, Tensor], rate: float) -> dict[str, float]:
+        optimizer = self.optimizers[part]
+        for group in optimizer.param_groups:
             group["lr"] = rate
-        terms = self.method.step(batch)
         loss = torch.stack(list(terms.values())).sum()
         values = self.together.means(terms)
         for name, value in values.items():
@@ -169,13 +187,12 @@ class Trainer:
                         f"{self.config.train.lr:g}) or set train.precision=32-true. The last checkpoint is kept."
                     )
                 )
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if self.config.train.clip_norm is not None:
-            self.fabric.clip_gradients(self.method.network, self.optimizer, max_norm=self.config.train.clip_norm)
-        self.optimizer.step()
-        self.method.after_step()
-        return {**values, "loss": sum(values.values())}
+            self.fabric.clip_gradients(self.method.networks[part], optimizer, max_norm=self.config.train.clip_norm)
+        optimizer.step()
+        return values
 
     def _judge(self, display: Display, losses: dict[str, float] | None = None, tracker: Tracker | None = None) -> None:
         """Measure the network, keep it if it is the best so far, write log and checkpoint."""
@@ -189,33 +206,36 @@ class Trainer:
             "seconds": round(state.seconds, 2),
             **(losses or {}),
             **figures,
-            "mean_cosine": verdict.mean_cosine,
         }
+        cosine = verdict.mean_cosine
+        if cosine is not None:
+            record["mean_cosine"] = cosine
         state.history.append(record)
         # A network of random weights may start out as narrow: only one that has become so has collapsed.
-        if verdict.mean_cosine > max(COLLAPSED, float(state.history[0].get("mean_cosine", 0.0))):
+        if cosine is not None and cosine > max(COLLAPSED, float(state.history[0].get("mean_cosine", 0.0))):
             kept = f" The best model so far is kept in {self.out / 'model'}." if state.best_epoch >= 0 else ""
             self.together.end(
                 IsthmusError(
                     f"The embeddings collapsed in epoch {state.epoch}: all images look alike (mean cosine "
-                    f"{verdict.mean_cosine:.4f}); lower train.lr.{kept}"
+                    f"{cosine:.4f}); lower train.lr.{kept}"
                 )
             )
         score = score_for(self.config.train.select, figures, state.epoch)
         # Epoch 0 is the initial network: it stands in the log, but only a trained epoch is chosen. Of equals the later.
         if (state.epoch or not self.method.trains) and score >= state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
-            self._keep(verdict.means, figures)
+            self._keep(verdict)
         if tracker is not None:
             tracker.log(state.step, figures, "")
         display.epoch(record, chosen=state.best_epoch == state.epoch)
         self._save()
 
-    def _keep(self, means: Tensor, figures: dict[str, float]) -> None:
+    def _keep(self, verdict: Verdict) -> None:
         if not self.fabric.is_global_zero:
             return
-        self.model.means = means
-        self.model.provenance = provenance(self.config, self.data, self.progress, figures)
+        self.method.keep(verdict)
+        summary = self.method.summary(verdict.figures)
+        self.model.provenance = provenance(self.config, self.data, self.progress, summary)
         self.model.save(self.out / "model")
 
     def _save(self) -> None:
@@ -225,8 +245,8 @@ class Trainer:
         save_checkpoint(
             self.checkpoint,
             {
-                "encoder": self.model.encoder.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "parts": {name: part.state_dict() for name, part in self.model.modules().items()},
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "precision": self.fabric.strategy.precision.state_dict(),
                 "method": self.method.state(),
                 "random": random_state(),
@@ -237,8 +257,9 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
-            self.model.encoder.load_state_dict(state["encoder"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for name, part in self.model.modules().items():
+                part.load_state_dict(state["parts"][name])
+                self.optimizers[name].load_state_dict(state["optimizers"][name])
             self.fabric.strategy.precision.load_state_dict(state["precision"])
             self.method.restore(state["method"])
             self.progress = Progress(**state["progress"])

@@ -14,7 +14,7 @@ from isthmus.data.manifest import Row
 from isthmus.errors import IsthmusError
 from isthmus.io import stable_hash
 from isthmus.plan import Plan, peak_memory
-from isthmus.translate.base import TranslatorChoice, translator_class
+from isthmus.translate.base import TranslatorChoice
 from isthmus.translate.outputs import png_bytes
 
 PROBE = 24  # images
@@ -54,17 +54,17 @@ def plan_translation(rows: Sequence[Row], choice: TranslatorChoice, *, workers: 
         part = slice(start, start + translator.batch_size)
         made = translator.translate(images[part], list(range(len(images[part]))), labels[part])
         pictures.extend(made)
-        size += sum(len(png_bytes(picture, {"source": "x" * 200})) for picture in made if isinstance(picture, Image.Image))
+        real = [picture for picture in made if isinstance(picture, Image.Image)]
+        size += sum(len(png_bytes(picture, {"source": "x" * 200})) for picture in real)
     each = (time.perf_counter() - began + reading) / len(images)
-    independent = translator_class(choice.name).independent
-    processes = max(1, workers) if independent else 1
-    seconds = len(rows) * each / processes + (START_SECONDS if workers and independent else 0.0)
+    processes = max(1, workers)
+    seconds = len(rows) * each / processes + (START_SECONDS if workers else 0.0)
     return Plan(
         what=f"translate to {out}",
         units=len(rows),
         unit="images",
         seconds=seconds,
-        memory=peak_memory() * (1 + (workers if independent else 0)),
+        memory=peak_memory() * (1 + workers),
         disk=round(len(rows) * size / len(images)),
         probe=f"{1 / each:.0f} images/s in one process on {len(images)} images, {processes} at work",
     )

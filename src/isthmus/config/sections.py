@@ -1,15 +1,12 @@
-"""The settings of a run: typed, checked together, read from YAML and from `--set`, fingerprinted."""
+"""The parts of the settings: typed, unknown names refused, checked on assignment too."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from isthmus.errors import IsthmusError
-from isthmus.io import atomic_write_text, fingerprint
 
 SPLITS = ("train", "val", "test")
 
@@ -63,7 +60,7 @@ class DomainConfig(Section):
         try:
             return cls(name=name, root=root, **values)
         except ValidationError as error:
-            raise IsthmusError(f"'{text}' is not a domain: {_sentence(error)}") from None
+            raise IsthmusError(f"'{text}' is not a domain: {sentence_of(error)}") from None
 
 
 class DataConfig(Section):
@@ -117,18 +114,44 @@ class LossConfig(Section):
     ablation: Literal["none", "shared-slots"] = Field("none", description="shared-slots: the public code's collision")
 
 
+class CutConfig(Section):
+    """Networks and terms of CUT and FastCUT (arXiv 2007.15651)."""
+
+    direction: Literal["both", "query-to-gallery", "gallery-to-query"] = "both"
+    width: int = Field(64, ge=4, description="channels of the generator's first layer")
+    blocks: int = Field(9, ge=1, description="residual blocks of the generator")
+    discriminator_width: int = Field(64, ge=4)
+    gan_weight: float = Field(1.0, ge=0, description="lambda_GAN, least squares")
+    nce_weight: float = Field(1.0, ge=0, description="lambda_NCE; 0 switches the patch terms off")
+    identity: bool = Field(True, description="patches of the target's own images, translated to themselves, too")
+    flip_equivariance: bool = Field(False, description="FastCUT: half of the steps translate mirrored images")
+    layers: tuple[int, ...] = Field((0, 4, 8, 12, 16), min_length=1, description="whose features are compared")
+    patches: int = Field(256, ge=2, description="places sampled in each layer")
+    patch_dim: int = Field(256, ge=2, description="width of the head on the patches")
+    temperature: float = Field(0.07, gt=0)
+    samples: int = Field(6, ge=0, description="images of each domain in the grids that training shows")
+
+    @model_validator(mode="after")
+    def _layers_exist(self) -> CutConfig:
+        if min(self.layers) < 0 or max(self.layers) >= 12 + self.blocks:
+            raise ValueError(f"cut.layers must lie in 0 to {11 + self.blocks}: the generator's encoder ends there")
+        return self
+
+
 class TrainConfig(Section):
     """Optimisation, precision and where it runs."""
 
     epochs: int = Field(10, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1, description="default: one pass over the query domain's set")
-    batch_size: int = Field(32, ge=2, description="images a domain a step, over all processes")
+    batch_size: int = Field(32, ge=1, description="images a domain a step, over all processes")
     balance: bool = Field(False, description="CDS recipe: the larger domain's batch grows with its size")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(0.003, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of adam and adamw")
     weight_decay: float = Field(5e-4, ge=0)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    decay_from: float = Field(0.5, ge=0, le=1, description="linear: share of the steps before the rate begins to fall")
     warmup_steps: int = Field(0, ge=0)
     clip_norm: float | None = Field(None, gt=0)
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
@@ -139,99 +162,8 @@ class TrainConfig(Section):
     select: str = Field("auto", description="what chooses the epoch: a label-free criterion, 'labels' or 'last'")
 
 
-class RunConfig(Section):
-    """All settings of a run.
-
-    Example:
-        >>> RunConfig.build("default", {"method": "cds", "train.lr": 1e-3}).train.lr
-        0.001
-    """
-
-    method: str = "syncdr"
-    preset: str = "default"
-    seed: int = Field(0, ge=0)
-    data: DataConfig = DataConfig()  # copied by pydantic for each run
-    augment: AugmentConfig = AugmentConfig()  # copied by pydantic for each run
-    model: ModelConfig = ModelConfig()  # copied by pydantic for each run
-    loss: LossConfig = LossConfig()  # copied by pydantic for each run
-    train: TrainConfig = TrainConfig()  # copied by pydantic for each run
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> RunConfig:
-        if self.augment.resize is not None and self.augment.resize < self.model.image_size:
-            raise ValueError("augment.resize is smaller than model.image_size; a crop can't be larger than the image")
-        if self.data.query and self.data.gallery and self.data.query.name == self.data.gallery.name:
-            raise ValueError("data.query.name and data.gallery.name are equal; give the two domains different names")
-        if self.train.batch_size % (self.train.devices * self.train.nodes):
-            raise ValueError("train.batch_size can't be divided among the processes; make it a multiple of them")
-        return self
-
-    @classmethod
-    def build(cls, preset: str = "default", *layers: dict[str, Any]) -> RunConfig:
-        """Put a preset and layers of settings on top of each other; later ones win.
-
-        Args:
-            preset: a name in `PRESETS`.
-            layers: nested dictionaries, or flat ones with dotted names such as `{"train.lr": 1e-3}`.
-        """
-        if preset not in PRESETS:
-            raise IsthmusError(f"There is no preset '{preset}'; choose one of {', '.join(PRESETS)}.")
-        values: dict[str, Any] = {"preset": preset}
-        for layer in (PRESETS[preset], *layers):
-            _merge(values, layer)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise IsthmusError(f"The settings are wrong: {_sentence(error)}") from None
-
-    @classmethod
-    def load(cls, path: str | Path) -> RunConfig:
-        """Read settings from a YAML file; a `preset` named there is laid beneath them."""
-        values = read_yaml(path)
-        return cls.build(str(values.get("preset", "default")), values)
-
-    def save(self, path: str | Path) -> None:
-        """Write all settings, defaults included, as YAML."""
-        atomic_write_text(path, yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True))
-
-    def fingerprint(self) -> str:
-        """Changes whenever a setting does that can change the result."""
-        values = self.model_dump()
-        for name in ("workers", "cache_mb"):
-            values["data"].pop(name)
-        return fingerprint(values)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of settings; errors name the file."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise IsthmusError(f"The settings file {path} can't be read ({error.strerror}); check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise IsthmusError(
-            f"The settings file {path} is no valid YAML{where} ({str(error).splitlines()[0]}); mend or leave it out."
-        ) from None
-    if not isinstance(values, dict):
-        raise IsthmusError(f"The settings file {path} holds no settings; write for example  method: syncdr")
-    return values
-
-
-def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
-    for name, value in layer.items():
-        head, dot, tail = name.partition(".")
-        if dot:
-            value = {tail: value}
-        if isinstance(value, dict) and isinstance(into.get(head, {}), dict):
-            inner = into.setdefault(head, {})
-            _merge(inner, value)
-        else:
-            into[head] = value
-
-
-def _sentence(error: ValidationError) -> str:
+def sentence_of(error: ValidationError) -> str:
+    """What pydantic found wrong, in one sentence that names each setting."""
     parts = []
     for item in error.errors():
         name = ".".join(str(piece) for piece in item["loc"])
@@ -242,22 +174,3 @@ def _sentence(error: ValidationError) -> str:
         else:
             parts.append(item["msg"].removeprefix("Value error, "))
     return "; ".join(parts) + "."
-
-
-# One dial: everything else follows from it.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # From random weights, so it is for data with little else to go by, such as the icons of the demo.
-    "tiny": {
-        "model": {"backbone": "resnet10t", "weights": "random", "dim": 128, "image_size": 64},
-        "loss": {"instance_weight": 0.0, "matching_weight": 0.0, "pair_temperature": 0.1},
-        "train": {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-4, "batch_size": 128, "epochs": 10},
-    },
-    # The recipe of the paper and its public code.
-    "paper": {
-        "model": {"backbone": "resnet50.tv_in1k", "dim": 512, "image_size": 224, "centring": False},
-        "augment": {"resize": 256},
-        "loss": {"pair_temperature": 1.0},
-        "train": {"epochs": 15, "schedule": "constant", "balance": True, "select": "labels", "precision": "16-mixed"},
-    },
-}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -13,29 +11,13 @@ from isthmus.data.training import TrainingData
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.criteria import criteria
 from isthmus.evaluate.metrics import retrieval_metrics
+from isthmus.methods.base import Verdict
 from isthmus.models.encoder import Model
 
 MEAN_IMAGES = 2000  # a mean over more images moves by less than the means of two epochs differ
 # What `auto` goes by: held-out images found from their counterparts. Where there are no counterparts it takes the last
 # epoch, which loses less than any other criterion does there: benchmarks/syncdr compares them.
 AUTO = ("counterpart_r1",)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was measured of one epoch: figures by name, and each domain's training mean (2, dim)."""
-
-    figures: dict[str, float]
-    means: Tensor
-
-    @property
-    def mean_cosine(self) -> float:
-        """Mean cosine between training images of a domain, the larger of both: 1 when the network has collapsed.
-
-        The squared length of a mean of unit vectors is their mean cosine. It is taken before centring, which would
-        spread a collapsed network's rounding errors over the whole sphere.
-        """
-        return float(self.means.square().sum(dim=1).max())
 
 
 class Judge:
@@ -62,6 +44,15 @@ class Judge:
             for views, _, _ in test_batches(self.source, rows, 64, self.threads)
         ]
         return torch.cat(parts) if parts else torch.empty(0, self.model.dim)
+
+    def probe(self, rows: list[Row]) -> None:
+        """Embed some images."""
+        self.embed(rows, 0)
+
+    def images(self) -> int:
+        """Images embedded after each epoch."""
+        count = sum(min(len(side), MEAN_IMAGES) for side in self.data.train) + sum(len(side) for side in self.data.val)
+        return count + sum(len(pairs) for pairs in self.pairs)
 
     def training_means(self) -> Tensor:
         """(2, dim): mean unit vector of each domain's real training images, evenly thinned to `MEAN_IMAGES`."""

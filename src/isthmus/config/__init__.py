@@ -1,0 +1,29 @@
+"""Settings: typed, checked together, read from YAML and from `--set`."""
+
+from isthmus.config.presets import PRESETS, presets_of
+from isthmus.config.run import RunConfig, read_yaml
+from isthmus.config.sections import (
+    AugmentConfig,
+    CutConfig,
+    DataConfig,
+    DomainConfig,
+    LossConfig,
+    ModelConfig,
+    Section,
+    TrainConfig,
+)
+
+__all__ = [
+    "PRESETS",
+    "AugmentConfig",
+    "CutConfig",
+    "DataConfig",
+    "DomainConfig",
+    "LossConfig",
+    "ModelConfig",
+    "RunConfig",
+    "Section",
+    "TrainConfig",
+    "presets_of",
+    "read_yaml",
+]

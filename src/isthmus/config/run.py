@@ -1,0 +1,119 @@
+"""The settings of a run: put together from presets, YAML and `--set`, checked together, fingerprinted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from isthmus.config.presets import preset_of
+from isthmus.config.sections import (
+    AugmentConfig,
+    CutConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    Section,
+    TrainConfig,
+    sentence_of,
+)
+from isthmus.errors import IsthmusError
+from isthmus.io import atomic_write_text, fingerprint
+
+
+class RunConfig(Section):
+    """All settings of a run.
+
+    Example:
+        >>> RunConfig.build("default", {"method": "cds", "train.lr": 1e-3}).train.lr
+        0.001
+    """
+
+    method: str = "syncdr"
+    preset: str = "default"
+    seed: int = Field(0, ge=0)
+    data: DataConfig = DataConfig()  # copied by pydantic for each run
+    augment: AugmentConfig = AugmentConfig()  # copied by pydantic for each run
+    model: ModelConfig = ModelConfig()  # copied by pydantic for each run
+    loss: LossConfig = LossConfig()  # copied by pydantic for each run
+    cut: CutConfig = CutConfig()  # copied by pydantic for each run
+    train: TrainConfig = TrainConfig()  # copied by pydantic for each run
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.augment.resize is not None and self.augment.resize < self.model.image_size:
+            raise ValueError("augment.resize is smaller than model.image_size; a crop can't be larger than the image")
+        if self.data.query and self.data.gallery and self.data.query.name == self.data.gallery.name:
+            raise ValueError("data.query.name and data.gallery.name are equal; give the two domains different names")
+        if self.train.batch_size < 2 and self.method not in ("cut", "fastcut"):
+            raise ValueError("train.batch_size = 1 is too small: images are told apart from others of their batch")
+        if self.method in ("cut", "fastcut") and self.model.image_size % 4:
+            raise ValueError(f"model.image_size = {self.model.image_size} must be a multiple of 4 for {self.method}")
+        if self.train.batch_size % (self.train.devices * self.train.nodes):
+            raise ValueError("train.batch_size can't be divided among the processes; make it a multiple of them")
+        return self
+
+    @classmethod
+    def build(cls, preset: str = "default", *layers: dict[str, Any]) -> RunConfig:
+        """Put a preset and layers of settings on top of each other; later ones win.
+
+        Args:
+            preset: a name in `presets_of(method)`; the method is the one that the layers name.
+            layers: nested dictionaries, or flat ones with dotted names such as `{"train.lr": 1e-3}`.
+        """
+        method = next((layer["method"] for layer in reversed(layers) if "method" in layer), "syncdr")
+        values: dict[str, Any] = {"preset": preset}
+        for layer in (preset_of(str(method), preset), *layers):
+            _merge(values, layer)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise IsthmusError(f"The settings are wrong: {sentence_of(error)}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> RunConfig:
+        """Read settings from a YAML file; a `preset` named there is laid beneath them."""
+        values = read_yaml(path)
+        return cls.build(str(values.get("preset", "default")), values)
+
+    def save(self, path: str | Path) -> None:
+        """Write all settings, defaults included, as YAML."""
+        atomic_write_text(path, yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True))
+
+    def fingerprint(self) -> str:
+        """Changes whenever a setting does that can change the result."""
+        values = self.model_dump()
+        for name in ("workers", "cache_mb"):
+            values["data"].pop(name)
+        return fingerprint(values)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings; errors name the file."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise IsthmusError(f"The settings file {path} can't be read ({error.strerror}); check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise IsthmusError(
+            f"The settings file {path} is no valid YAML{where} ({str(error).splitlines()[0]}); mend or leave it out."
+        ) from None
+    if not isinstance(values, dict):
+        raise IsthmusError(f"The settings file {path} holds no settings; write for example  method: syncdr")
+    return values
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for name, value in layer.items():
+        head, dot, tail = name.partition(".")
+        if dot:
+            value = {tail: value}
+        if isinstance(value, dict) and isinstance(into.get(head, {}), dict):
+            inner = into.setdefault(head, {})
+            _merge(inner, value)
+        else:
+            into[head] = value

@@ -1,0 +1,69 @@
+"""What methods that train an encoder have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from isthmus.config import RunConfig
+from isthmus.data.loading import ImageSource
+from isthmus.data.training import TrainingData
+from isthmus.methods.base import Method, Processes, Verdict
+from isthmus.methods.judge import Judge
+from isthmus.models.encoder import Architecture, Model
+
+
+class RetrievalMethod(Method):
+    """Trains one encoder for two domains; one optimiser, one update a step."""
+
+    model: Model
+
+    def __init__(
+        self, config: RunConfig, model: Model, data: TrainingData, source: ImageSource, processes: Processes
+    ) -> None:
+        super().__init__(config, model, data, source, processes)
+
+    @classmethod
+    def build(cls, config: RunConfig, domains: tuple[str, str]) -> Model:
+        """The untrained model that the settings describe."""
+        settings = config.model
+        return Model.create(
+            Architecture(settings.backbone, settings.dim, settings.image_size, settings.domain_norm),
+            domains,
+            weights=settings.weights,
+            resize=config.augment.resize,
+            centring=settings.centring,
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        """What forward passes with gradients go through."""
+        return self.networks["encoder"]
+
+    @abstractmethod
+    def step(self, batch: Any) -> dict[str, Tensor]:
+        """Named, weighted losses of a batch; their sum is minimised."""
+
+    def updates(self, batch: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """The encoder, once."""
+        yield "encoder", self.step(batch)
+
+    def judge(self, out: Path, *, autocast: bool) -> Judge:
+        """Label-free criteria, and retrieval scores where the validation images have labels."""
+        return Judge(self.model, self.data, self.source, self.config.data.workers, autocast)
+
+    def keep(self, verdict: Verdict) -> None:
+        """Each domain's mean belongs to the model."""
+        assert verdict.means is not None
+        self.model.means = verdict.means
+
+    def summary(self, figures: dict[str, float]) -> dict[str, Any]:
+        """The validation scores."""
+        return {
+            "scores": {key: value for key, value in figures.items() if key.startswith("val/")},
+            "scores_on": "validation images, centred" if self.config.model.centring else "validation images",
+        }
