@@ -102,6 +102,56 @@ def cut(root: Path, work: Path) -> Path:
 
 def keep(out: Path, result: Path, words: dict[str, str]) -> None:
     """Copy a run's settings, with words for the paths of this machine, and its log."""
+    text = (out / "config.yaml").read_text()
+    for path, word in words.items():
+        text = text.replace(path, word)
+    atomic_write_text(result / "config.yaml", text)
+    shutil.copy(out / "log.csv", result / "log.csv")
+
+
+def one(root: Path, work: Path, weights: str, folders: list[str], row: str, seed: int) -> None:
+    """Train and evaluate one row with one seed, unless its result is there."""
+    name = f"{root.name}-{row}-{seed}"
+    result = HERE / "results" / name
+    if (result / "scores.json").is_file():
+        return
+    layer = {
+        "seed": seed,
+        "data": {
+            "query": domain(root, "sketch").model_dump(),
+            "gallery": domain(root, "photo").model_dump(),
+            "synthetic": folders,
+        },
+        "model.weights": weights,
+    }
+    config = RunConfig.build("default", COMMON, layer, ROWS[row])
+    out = work / name
+    start = time.process_time()
+    if (finished_epochs(out) or -1) < config.train.epochs:
+        train(config, out)
+    minutes = (time.process_time() - start) / 60  # of CPU: the wall clock also counts what else the machine does
+    model = Model.load(out)
+    test = [read_domain(domain(root, side), "test") for side in HALF]
+    assert test[0] is not None and test[1] is not None
+    evaluation = evaluate_model(model, test[0], test[1])
+    sides = [
+        {
+            "direction": side.direction,
+            "setting": side.setting,
+            "scores": side.scores,
+            "intervals": side.intervals,
+            "chance": side.chance,
+            "n_queries": side.n_queries,
+            "n_gallery": side.n_gallery,
+            "per_query": {metric: [round(value, 5) for value in side.per_query[metric]] for metric in KEPT},
+            "relevant": side.relevant,
+        }
+        for side in evaluation.sides
+    ]
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    record = {
+        "cpu_minutes": minutes, "machine": machine, "provenance": model.provenance, "sides": sides,
+    }  # fmt: skip
     keep(out, result, {str(root.parent.absolute()): "DATA", str(work.absolute()): "WORK", weights: "WEIGHTS"})
     atomic_write_json(result / "scores.json", json.loads(json.dumps(record)))
     print(name, {k: round(v, 3) for k, v in evaluation.scores.items() if k.startswith("mean") and k.endswith("Prec@1")})

@@ -23,6 +23,7 @@ NAMES = {
     "syncdr-no-matching": "SynCDR without L_CDM",
     "syncdr-shared-slots": "SynCDR, shared slots",
     "syncdr-paper-temperature": "SynCDR, T_syn = 1",
+    "syncdr-cut": "SynCDR, counterparts by CUT",
 }
 SETS = {"pacs": "PACS", "sketchy": "Sketchy"}
 FORTH, BACK = "sketch->photo", "photo->sketch"
@@ -80,6 +81,28 @@ def regrets(data: str, row: str, by: str = "val/Prec@1") -> dict[str, list[float
     return lost
 
 
+def translators(data: str) -> list[str]:
+    """Rows of the quality of each translator's counterparts, both directions."""
+    rows = []
+    for name in ("edges", "cut"):
+        for way in ("photo-as-sketch", "sketch-as-photo"):
+            file = HERE / "results" / f"{data}-{name}" / f"{way}.json"
+            if not file.is_file():
+                continue
+            found = json.loads(file.read_text())
+            shift, content, faults = found["shift"], found["content"], found["faults"]
+            closed, near = shift["frechet"]["closed"], content["nearer"]
+            rows.append(
+                f"| {name} | {way.replace('-as-', ' → ')} | {100 * closed['mean']:.0f} % ± {100 * closed['deviation']:.1f} "
+                f"| {shift['source_taken']['value']:.2f} → {shift['made_taken']['value']:.2f} "
+                f"| {near['value']:.2f} [{near['low']:.2f}, {near['high']:.2f}] "
+                f"| {content['category']['value']:.2f} / {content['category_chance']:.2f} / "
+                f"{content['category_ceiling']['value']:.2f} "
+                f"| {len(faults['blank']) + len(faults['repeated']) + len(faults['unchanged'])} of {faults['images']} |"
+            )
+    return rows
+
+
 def main() -> None:
     """Print the page."""
     print((HERE / "intro.md").read_text().rstrip())
@@ -108,6 +131,15 @@ def main() -> None:
             if row != "syncdr" and other and full:
                 cells = [differences(full, other, "centred", metric) for metric in ("Prec@1", "mAP@all")]
                 print(f"| SynCDR - {name} | {' | '.join(cells)} |")
+        made = translators(data)
+        if made:
+            print("\nThe counterparts themselves (`measure_quality`, frozen MobileNetV2 at 128 px):\n")
+            print(
+                "| translator | direction | Fréchet distance closed | taken for the target by a domain classifier, before → "
+                "after | own source nearer than another (chance .50) | category of the nearest source / chance / real "
+                "sources | blank, repeated or unchanged |\n|---|---|---|---|---|---|---|"
+            )
+            print("\n".join(made))
     print("\n## Choosing the epoch without labels\n")
     print(
         "Validation Prec@1 (mean of both directions, centred) lost to the best epoch of the run, in points: mean over "
