@@ -92,8 +92,9 @@ def translators(data: str) -> list[str]:
             found = json.loads(file.read_text())
             shift, content, faults = found["shift"], found["content"], found["faults"]
             closed, near = shift["frechet"]["closed"], content["nearer"]
+            title = way.replace("-as-", " → ")
             rows.append(
-                f"| {name} | {way.replace('-as-', ' → ')} | {100 * closed['mean']:.0f} % ± {100 * closed['deviation']:.1f} "
+                f"| {name} | {title} | {100 * closed['mean']:.0f} % ± {100 * closed['deviation']:.1f} "
                 f"| {shift['source_taken']['value']:.2f} → {shift['made_taken']['value']:.2f} "
                 f"| {near['value']:.2f} [{near['low']:.2f}, {near['high']:.2f}] "
                 f"| {content['category']['value']:.2f} / {content['category_chance']:.2f} / "
@@ -135,9 +136,9 @@ def main() -> None:
         if made:
             print("\nThe counterparts themselves (`measure_quality`, frozen MobileNetV2 at 128 px):\n")
             print(
-                "| translator | direction | Fréchet distance closed | taken for the target by a domain classifier, before → "
-                "after | own source nearer than another (chance .50) | category of the nearest source / chance / real "
-                "sources | blank, repeated or unchanged |\n|---|---|---|---|---|---|---|"
+                "| translator | direction | Fréchet distance closed | taken for the target by a domain classifier, "
+                "before → after | own source nearer than another (chance .50) | category of the nearest source / chance / "
+                "real sources | blank, repeated or unchanged |\n|---|---|---|---|---|---|---|"
             )
             print("\n".join(made))
     print("\n## Choosing the epoch without labels\n")
