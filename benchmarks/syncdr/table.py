@@ -137,8 +137,8 @@ def main() -> None:
             print("\nThe counterparts themselves (`measure_quality`, frozen MobileNetV2 at 128 px):\n")
             print(
                 "| translator | direction | Fréchet distance closed | taken for the target by a domain classifier, "
-                "before → after | own source nearer than another (chance .50) | category of the nearest source / chance / "
-                "real sources | blank, repeated or unchanged |\n|---|---|---|---|---|---|---|"
+                "before → after | own source nearer than another (chance .50) | category of the nearest source / "
+                "chance / real sources | blank, repeated or unchanged |\n|---|---|---|---|---|---|---|"
             )
             print("\n".join(made))
     print("\n## Choosing the epoch without labels\n")

@@ -38,6 +38,9 @@ def build_fabric(config: RunConfig, model: Trainee, *, trains: bool) -> Fabric:
         # Each of several CPU processes would measure for itself, and they might not agree.
         alone = not many or (settings.accelerator != "cpu" and torch.cuda.is_available())
         settings.precision = choose_precision(model, config) if trains and alone else "32-true"  # type: ignore[assignment]
+    precision: Any = settings.precision
+    if precision == "16-mixed" and (settings.accelerator == "cpu" or not torch.cuda.is_available()):
+        precision = "bf16-mixed"  # processors have no arithmetic for the other; the trainer says so
     # Its remarks on precision and ranks are for its developers; warnings still come through.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
@@ -45,7 +48,7 @@ def build_fabric(config: RunConfig, model: Trainee, *, trains: bool) -> Fabric:
             accelerator=settings.accelerator,
             devices=devices,
             num_nodes=nodes,
-            precision=settings.precision,
+            precision=precision,
             strategy="ddp" if many else "auto",
         )
     except (RuntimeError, MisconfigurationException) as error:

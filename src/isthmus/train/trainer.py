@@ -59,6 +59,8 @@ class Trainer:
         self.data: TrainingData = read_training_data(config.data, synthetic=kind.uses_synthetic, seed=config.seed)
         self.model: Trainee = kind.build(config, self.data.names)
         self.fabric = fabric or build_fabric(config, self.model, trains=kind.trains)
+        if config.train.precision == "16-mixed" and self.fabric.device.type != "cuda":
+            self.data.notes.append("train.precision = 16-mixed needs a GPU; here the forward passes are in bfloat16.")
         self.together = Together(self.fabric)
         if self.fabric.is_global_zero:
             make_folder(out)
