@@ -17,9 +17,12 @@ from isthmus.data.images import load_image
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_json, fingerprint, stable_hash
 from isthmus.translate.base import NoPicture, Translator, TranslatorChoice, translator_class
+from isthmus.translate.gate import passed
+from isthmus.translate.gate_retry import first_attempts, given_up
 from isthmus.translate.outputs import failure_path, image_path, read_provenance, write_counterpart
 
-ATTEMPTS = 3  # with another seed each, where a translator gives no picture
+ATTEMPTS = 3  # with another seed each, where a translator gives no picture or a blank one
+ATTEMPT = "attempt"  # which one gave the picture, in its provenance; 0 goes without saying
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,20 @@ class Done:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A batch that has been read: images of what is to be done, and what needs no doing."""
+    """A batch that has been read: images of what is to be done, and what needs no doing.
+
+    `first` is the attempt an image begins with (0, or later ones when it was asked for again), `failed` what can't be
+    read, `given_up` what failed in an earlier run.
+    """
 
     items: tuple[Item, ...]
     images: tuple[Image.Image, ...]
     provenance: tuple[dict[str, Any], ...]
     wanted: tuple[bool, ...]
+    first: tuple[int, ...]
     kept: int
     failed: tuple[tuple[str, str, str], ...]
+    given_up: tuple[tuple[str, str, str], ...]
 
 
 def load_batch(batch: Sequence[Item], job: Job) -> Loaded:
@@ -109,13 +118,21 @@ def load_batch(batch: Sequence[Item], job: Job) -> Loaded:
     notes: list[dict[str, Any]] = []
     wanted: list[bool] = []
     failed: list[tuple[str, str, str]] = []
+    firsts: list[int] = []
+    hopeless: list[tuple[str, str, str]] = []
+    asked = first_attempts(job.out)
     kept = 0
     for item in batch:
+        first = asked.get(item.id, 0)
         try:
             note = job.provenance(item, batch)
             known = read_provenance(image_path(job.out, item.id))
             have = known is not None and {key: known.get(key) for key in note} == note
+            have = have and known is not None and known.get("attempt", 0) >= first
             kept += have
+            if not have and (reason := given_up(job.out, item.id, note, first)):
+                hopeless.append((item.id, item.path, reason))
+                have = True
             if have and independent:
                 continue
             image = load_image(item.path)
@@ -130,24 +147,35 @@ def load_batch(batch: Sequence[Item], job: Job) -> Loaded:
         images.append(image)
         notes.append(note)
         wanted.append(not have)
-    return Loaded(tuple(items), tuple(images), tuple(notes), tuple(wanted), kept, tuple(failed))
+        firsts.append(first)
+    return Loaded(
+        tuple(items), tuple(images), tuple(notes), tuple(wanted), tuple(firsts), kept, tuple(failed), tuple(hopeless)
+    )
 
 
 def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Image.Image | NoPicture | None]:
-    """One picture for each image of the batch; where none came, further attempts with other seeds."""
-    if not any(loaded.wanted):
-        return [None] * len(loaded.items)
-    labels = [item.label for item in loaded.items]
-    seeds = [job.image_seed(item.id) for item in loaded.items]
-    pictures: list[Image.Image | NoPicture | None] = list(translator.translate(loaded.images, seeds, labels))
-    for attempt in range(1, ATTEMPTS):
-        again = [i for i, picture in enumerate(pictures) if not isinstance(picture, Image.Image) and loaded.wanted[i]]
-        if not again:
-            break
-        seeds = [job.image_seed(loaded.items[i].id, attempt) for i in again]
-        retried = translator.translate([loaded.images[i] for i in again], seeds, [labels[i] for i in again])
-        for i, picture in zip(again, retried, strict=True):
-            pictures[i] = picture
+    """One picture for each image of the batch; where none came, or a blank one, further attempts with other seeds."""
+    pictures: list[Image.Image | NoPicture | None] = [None] * len(loaded.items)
+
+    def attempt(asked: Sequence[int], kept: Sequence[int], numbers: Sequence[int]) -> None:
+        items = [loaded.items[i] for i in asked]
+        seeds = [job.image_seed(item.id, number) for item, number in zip(items, numbers, strict=True)]
+        made = translator.translate([loaded.images[i] for i in asked], seeds, [item.label for item in items])
+        for i, picture, number in zip(asked, made, numbers, strict=True):
+            if i in kept:
+                pictures[i] = passed(picture, loaded.images[i])
+                if isinstance(picture, Image.Image):
+                    picture.info[ATTEMPT] = number  # for the provenance, on whatever way the picture reaches its file
+
+    for step in range(ATTEMPTS):
+        again = [i for i, picture in enumerate(pictures) if loaded.wanted[i] and not isinstance(picture, Image.Image)]
+        fresh = [i for i in again if loaded.first[i] + step == 0]
+        if fresh:
+            everyone = range(len(loaded.items))
+            attempt(everyone, fresh, [0] * len(everyone))
+        later = [i for i in again if loaded.first[i] + step > 0]
+        if later:
+            attempt(later, later, [loaded.first[i] + step for i in later])
     return pictures
 
 
@@ -155,19 +183,27 @@ def write_batch(loaded: Loaded, pictures: Sequence[Image.Image | NoPicture | Non
     """Write what was made and note what failed."""
     written = size = 0
     failed = list(loaded.failed)
-    for item, picture, note, wanted in zip(loaded.items, pictures, loaded.provenance, loaded.wanted, strict=True):
-        if not wanted:
+    for id, path, reason in loaded.failed:
+        _note_failure(job, id, path, reason)
+    for place, (item, picture, note) in enumerate(zip(loaded.items, pictures, loaded.provenance, strict=True)):
+        if not loaded.wanted[place]:
             continue
-        if not isinstance(picture, Image.Image):
-            why = f": {picture.reason}" if isinstance(picture, NoPicture) else ""
-            failed.append((item.id, item.path, f"{job.choice.name} gave no picture in {ATTEMPTS} attempts{why}"))
+        if isinstance(picture, Image.Image):
+            number = picture.info.get(ATTEMPT, 0)
+            size += write_counterpart(job.out, item.id, picture, {**note, **({ATTEMPT: number} if number else {})})
+            written += 1
             continue
-        size += write_counterpart(job.out, item.id, picture, note)
-        written += 1
-    for id, path, reason in failed:
-        image_path(job.out, id).unlink(missing_ok=True)  # of an earlier content of the source
-        atomic_write_json(failure_path(job.out, id), {"id": id, "path": path, "reason": reason})
-    return Done(written, loaded.kept, tuple(failed), size)
+        attempts = loaded.first[place] + ATTEMPTS
+        why = f": {picture.reason}" if isinstance(picture, NoPicture) else ""
+        reason = f"{job.choice.name} gave no picture in {attempts} attempts{why}"
+        _note_failure(job, item.id, item.path, reason, attempts=attempts, tried=note)
+        failed.append((item.id, item.path, reason))
+    return Done(written, loaded.kept, (*failed, *loaded.given_up), size)
+
+
+def _note_failure(job: Job, id: str, path: str, reason: str, **more: Any) -> None:
+    image_path(job.out, id).unlink(missing_ok=True)  # of an earlier content of the source
+    atomic_write_json(failure_path(job.out, id), {"id": id, "path": path, "reason": reason, **more})
 
 
 def run_batch(batch: Sequence[Item], job: Job, translator: Translator) -> Done:
