@@ -13,8 +13,8 @@ from torch import Tensor
 
 from isthmus.errors import IsthmusError
 from isthmus.translate.quality import Content, Share, Shift, content_kept, domain_probe, frechet_distance
-from isthmus.translate.quality_shift import Frechet, Spread, frechet_figure
-from isthmus.translate.quality_verdicts import judge_content, judge_shift, percent
+from isthmus.translate.quality.shift import Frechet, Spread, frechet_figure
+from isthmus.translate.quality.verdicts import judge_content, judge_shift, percent
 
 
 def by_matrix_root(a: Tensor, b: Tensor) -> float:

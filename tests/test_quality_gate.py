@@ -20,7 +20,7 @@ from isthmus.translate.base import NoPicture, Samples, TranslatorSettings
 from isthmus.translate.gate import BLANK, passed, shows_nothing
 from isthmus.translate.gate_retry import ask_again, first_attempts
 from isthmus.translate.outputs import failure_path, image_path, read_provenance
-from isthmus.translate.quality_faults import find_faults, repeats
+from isthmus.translate.quality.faults import find_faults, repeats
 from isthmus.translate.record import Request
 from isthmus.translate.run import Outcome, translate_source
 from isthmus.translate.work import Job
@@ -218,7 +218,7 @@ def test_faults_are_found(source: Manifest, tmp_path: Path) -> None:
 
 
 def test_repeats_by_loops_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from isthmus.translate import quality_faults
+    from isthmus.translate.quality import faults as quality_faults
 
     monkeypatch.setattr(quality_faults, "block_rows", lambda *_, **__: 16)
     rng = np.random.default_rng(0)

@@ -17,8 +17,8 @@ from isthmus.cli.main import build
 from isthmus.data.manifest import Manifest, Row
 from isthmus.data.sources import read_source
 from isthmus.translate.quality import content_kept, domain_probe, measure_quality
-from isthmus.translate.quality_features import Features
-from isthmus.translate.quality_shift import frechet_figure
+from isthmus.translate.quality.features import Features
+from isthmus.translate.quality.shift import frechet_figure
 from isthmus.translate.run import run_translation
 
 PHOTOS, SKETCHES = 72, 144

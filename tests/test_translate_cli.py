@@ -17,9 +17,8 @@ from isthmus.data.manifest import Manifest, Row
 from isthmus.translate import base
 from isthmus.translate.base import Samples, TranslatorSettings
 from isthmus.translate.outputs import image_path, read_provenance
-from isthmus.translate.pairs import measure_pairs
 from isthmus.translate.record import Request
-from isthmus.translate.run import translate_source
+from isthmus.translate.run import Options, translate_source
 
 
 class TintSettings(TranslatorSettings):
@@ -79,7 +78,7 @@ def test_whole_batches_keep_their_composition(source: Manifest, tmp_path: Path) 
     expected = colours(tmp_path / "one", source)
     assert TintTranslator.calls == [4, 4, 4, 4, 2]
     for number in (1, 2, 3):
-        translate_source(source, request, tmp_path / "many", shard=(number, 3))
+        translate_source(source, request, tmp_path / "many", Options(shard=(number, 3)))
     assert colours(tmp_path / "many", source) == expected
     image_path(tmp_path / "many", "photo/05").unlink()
     before = image_path(tmp_path / "many", "photo/06").stat().st_mtime_ns
@@ -125,7 +124,7 @@ def test_report(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["images"] == 4 and said["complete"] and said["settings"]["direction"] == "lines"
-    assert said["report"]["blank"] == [] and said["report"]["images"] == 4
+    assert said["report"]["faults"]["blank"] == [] and said["report"]["images"] == 4
     page = (out / "pairs.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 8 and "http" not in page
     assert "a&lt;b&gt;/é" in page and "a<b>" not in page
@@ -155,19 +154,3 @@ def test_bad_arguments_are_one_sentence(folder: Path, tmp_path: Path, arguments:
     given = ["--source", f"photo={folder}", "--target", "sketch", "--out", str(tmp_path / "o"), "--split", "all"]
     result = invoke(*given, *arguments)
     assert result.exit_code == 2 and words in result.stderr and "Traceback" not in result.output
-
-
-def test_blank_and_repeated_counterparts_are_found(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    pairs = []
-    for number, kind in enumerate(("good", "blank", "good", "same")):
-        for side in ("source", "made"):
-            noise = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(noise).resize((64, 64), Image.Resampling.BOX).save(tmp_path / f"{side}{number}.png")
-        if kind == "blank":
-            Image.new("RGB", (64, 64), "white").save(tmp_path / f"made{number}.png")
-        if kind == "same":
-            (tmp_path / f"made{number}.png").write_bytes((tmp_path / "made0.png").read_bytes())
-        pairs.append(tuple(Row(f"{s}/{number}", str(tmp_path / f"{s}{number}.png"), s) for s in ("source", "made")))
-    figures = measure_pairs([(a, b) for a, b in pairs])
-    assert figures.blank == ("made/1",) and figures.duplicates == ("made/3",)

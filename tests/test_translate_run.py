@@ -21,7 +21,7 @@ from isthmus.errors import IsthmusError
 from isthmus.io import stable_hash
 from isthmus.translate.outputs import image_path, read_provenance, relative_name
 from isthmus.translate.record import Request
-from isthmus.translate.run import run_translation, translate_source
+from isthmus.translate.run import Options, run_translation, translate_source
 from isthmus.translate.select import deal, form_batches
 from isthmus.translate.work import Item
 
@@ -71,7 +71,7 @@ def test_same_bytes_for_workers_shards_order_and_batch(
     shuffled = Manifest(reversed(photos.rows))
     for number in (3, 1, 2):
         outcome = translate_source(
-            shuffled, Request("edges", {}, "sketch", 0), tmp_path / "shards", shard=(number, 3), workers=0
+            shuffled, Request("edges", {}, "sketch", 0), tmp_path / "shards", Options((number, 3), workers=0)
         )
         assert outcome.complete == (number == 2) == (tmp_path / "shards" / "manifest.parquet").exists()
     assert contents(tmp_path / "shards") == expected
@@ -96,19 +96,19 @@ def test_batches_are_formed_before_they_are_dealt() -> None:
 def test_resume_makes_only_what_is_missing_stale_or_changed(photos: Manifest, tmp_path: Path) -> None:
     out = tmp_path / "out"
     request = Request("edges", {}, "sketch", 0)
-    translate_source(photos, request, out, workers=0)
+    translate_source(photos, request, out, Options(workers=0))
     expected = contents(out)
     gone, cut, foreign, changed = (image_path(out, photos[i].id) for i in (0, 7, 9, 20))
     gone.unlink()
     cut.write_bytes(cut.read_bytes()[:20])
     foreign.write_bytes(changed.read_bytes())
     Image.new("RGB", (64, 48), "white").save(photos[20].path)
-    outcome = translate_source(photos, request, out, workers=0)
+    outcome = translate_source(photos, request, out, Options(workers=0))
     assert (outcome.written, outcome.kept) == (4, 36)
     name = changed.relative_to(out).as_posix()
     after = contents(out)
     assert after.pop(name) != expected.pop(name) and after == expected
-    assert translate_source(photos, request, out, workers=0).written == 0
+    assert translate_source(photos, request, out, Options(workers=0)).written == 0
 
 
 def test_another_run_in_the_same_folder_is_refused(photos: Manifest, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_another_run_in_the_same_folder_is_refused(photos: Manifest, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"translator": "paint"}, "no translator 'paint'; known are: edges"),
+        ({"translator": "paint"}, "no translator 'paint'; known are: .*edges"),
         ({"settings": {"inc": 3}}, "Setting 'inc' of translator 'edges'"),
         ({"settings": {"stroke": -1}}, "Setting 'stroke' of translator 'edges'"),
         ({"target_domain": "photo"}, "both 'photo'"),
@@ -150,11 +150,11 @@ def test_bad_images_are_listed_or_raised_and_mended_later(photos: Manifest, tmp_
     with pytest.raises(IsthmusError, match=Path(photos[3].path).name):
         run_translation(photos, "sketch", tmp_path / "strict", on_bad="raise", workers=0)
     request = Request("edges", {}, "sketch", 0)
-    outcome = translate_source(photos, request, tmp_path / "out", workers=0)
+    outcome = translate_source(photos, request, tmp_path / "out", Options(workers=0))
     assert list(outcome.failed) == [photos[3].id] and outcome.complete and len(outcome.manifest) == 39
     assert json.loads((tmp_path / "out" / "translation.json").read_text())["failed"] == dict(outcome.failed)
     Path(photos[3].path).write_bytes(good)
-    outcome = translate_source(photos, request, tmp_path / "out", workers=0)
+    outcome = translate_source(photos, request, tmp_path / "out", Options(workers=0))
     assert not outcome.failed and outcome.written == 1 and len(outcome.manifest) == 40
     nothing = Manifest(replace(row, path=str(tmp_path / "none.png")) for row in photos)
     with pytest.raises(IsthmusError, match="None of the 40 images"):

@@ -12,7 +12,9 @@ from isthmus.errors import IsthmusError
 
 def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with any of the settings.")] = None,
-    method: Annotated[str | None, typer.Option(help="syncdr, cds, pretrained, or cut and fastcut, which make a translator.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="syncdr, cds, pretrained; cut and fastcut make a translator.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="default, tiny or paper: one dial for the rest.")] = None,
     query_domain: Annotated[
         str | None,

@@ -15,16 +15,31 @@ def translate(
         str, typer.Option(help="Domain to look like: NAME, or NAME=PATH to measure the look on its unlabelled images.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the counterparts; an interrupted run in it is resumed.")],
-    translator: Annotated[str, typer.Option(help="Which translator.")] = "edges",
+    translator: Annotated[
+        str, typer.Option(help="edges, cut, img2img, instruct-pix2pix, elite or ip-adapter: see docs/translators.md.")
+    ] = "edges",
     settings: Annotated[list[str] | None, typer.Option("--set", help="Setting of the translator: KEY=VALUE.")] = None,
     split: Annotated[str, typer.Option(help="Which split: train, val, test or all.")] = "train",
     root: Annotated[str | None, typer.Option(help="Folder that paths in lists are relative to.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     shard: Annotated[str, typer.Option(help="i/n: do only the i-th of n parts; each on a machine of its own.")] = "1/1",
     limit: Annotated[int | None, typer.Option(help="Translate only so many images, chosen by the seed.")] = None,
-    report: Annotated[bool, typer.Option("--report", help="Write pairs.png and pairs.html to look at.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Judge them: three figures and pairs in pairs.html.")
+    ] = False,
+    report_weights: Annotated[
+        str, typer.Option(help="Of the report's network (mobilenetv2_100): pretrained or a checkpoint file.")
+    ] = "pretrained",
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try what was left out, or found faulty by --report, with other seeds.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only estimate time, memory and disk.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes of a CPU translator; 0: no extra ones.", min=0)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of a CPU translator, 0: no extra ones. With --ray: its actors.", min=0)
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, local, host:port or ray://...")
+    ] = None,
     on_bad: Annotated[str, typer.Option(help="A source image that can't be read: skip (and list) or raise.")] = "skip",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")] = False,
 ) -> None:
@@ -33,7 +48,7 @@ def translate(
     from isthmus.data.manifest import Manifest
     from isthmus.errors import IsthmusError
     from isthmus.translate.record import Request
-    from isthmus.translate.run import translate_source
+    from isthmus.translate.run import Options, translate_source
 
     if on_bad not in ("skip", "raise"):
         raise IsthmusError(f"--on-bad {on_bad}: it is skip or raise.")
@@ -41,14 +56,15 @@ def translate(
     name, _, path = target.partition("=")
     like: Manifest | None = _read(target, split, root) if path else None
     request = Request(translator, parse_settings(settings or []), name, seed)
-    part = _shard(shard)
+    options = Options(_shard(shard), limit, workers, "skip" if on_bad == "skip" else "raise", ray)
     if plan:
-        _plan(rows, request, out, like, part, limit, workers, as_json)
+        _plan(rows, request, out, like, options, as_json)
         return
-    outcome = translate_source(
-        rows, request, out, target=like, shard=part, limit=limit, workers=workers,
-        on_bad="skip" if on_bad == "skip" else "raise",
-    )  # fmt: skip
+    if report_weights not in ("pretrained", "random") and not Path(report_weights).is_file():
+        raise IsthmusError(f"--report-weights {report_weights} is no file: give a checkpoint of mobilenetv2_100.")
+    if retry:
+        _retry(out, request)
+    outcome = translate_source(rows, request, out, options, target=like)
     for note in outcome.choice.notes:
         print(visible(note), file=sys.stderr)
     for id, reason in outcome.failed.items():
@@ -58,17 +74,24 @@ def translate(
         "failed": dict(outcome.failed), "missing": outcome.missing, "complete": outcome.complete,
         "settings": dict(outcome.choice.settings),
     }  # fmt: skip
+    quality = None
     if report and len(outcome.manifest):
-        from isthmus.translate.pairs import PAGE, SHEET, summary, write_report
+        from isthmus.translate.pairs import JUDGED, PAGE, SHEET, write_report
 
-        figures = write_report(out, rows, outcome.manifest, outcome.choice, outcome.failed)
-        result["report"] = {"sheet": str(out / SHEET), "page": str(out / PAGE), **summary(figures)}
+        quality = write_report(
+            out, rows, outcome.manifest, outcome.choice, outcome.failed, target=like, weights=report_weights, seed=seed
+        )
+        files = {"sheet": str(out / SHEET), "page": str(out / PAGE), "figures": str(out / JUDGED)}
+        result["report"] = {**files, **quality.to_dict()}
     if as_json:
         print_json(result)
         return
     print(f"{result['images']} counterparts in {visible(str(out))} ({outcome.written} made now, {outcome.kept} kept).")
-    if report and "report" in result:
-        print(f"Look at {visible(str(out / PAGE))}: {len(figures.blank)} blank, {len(figures.duplicates)} alike.")
+    if quality is not None:
+        for verdict in quality.verdicts:
+            grade = "" if verdict.grade == "unknown" else f", {verdict.grade}"
+            print(visible(f"{verdict.title}: {verdict.value}{grade}. {verdict.words}"))
+        print(f"Look at {visible(str(out / PAGE))}.")
     if not outcome.complete:
         print(f"{outcome.missing} images are still to be done, by other shards or by running this again.")
     elif limit is None:
@@ -95,6 +118,16 @@ def _read(text: str, split: str, root: str | None) -> Any:
     return found
 
 
+def _retry(out: Path, request: Any) -> None:
+    from isthmus.translate.gate_retry import ask_again
+    from isthmus.translate.record import recorded
+
+    count = ask_again(out) if recorded(out, request) is not None else 0
+    print(
+        f"Trying {count} images again with other seeds." if count else "There is nothing to try again.", file=sys.stderr
+    )
+
+
 def _shard(text: str) -> tuple[int, int]:
     from isthmus.errors import IsthmusError
 
@@ -104,14 +137,11 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _plan(
-    rows: Any, request: Any, out: Path, like: Any, shard: tuple[int, int], limit: int | None, workers: int | None,
-    as_json: bool,
-) -> None:  # fmt: skip
+def _plan(rows: Any, request: Any, out: Path, like: Any, options: Any, as_json: bool) -> None:
     from isthmus.cli.common import print_json
     from isthmus.translate.run import plan_source
 
-    plan = plan_source(rows, request, out, target=like, shard=shard, limit=limit, workers=workers)
+    plan = plan_source(rows, request, out, options, target=like)
     if as_json:
         print_json(plan.to_dict())
     else:

@@ -49,8 +49,9 @@ class RunConfig(Section):
             raise ValueError("data.query.name and data.gallery.name are equal; give the two domains different names")
         if self.train.batch_size < 2 and self.method not in ("cut", "fastcut"):
             raise ValueError("train.batch_size = 1 is too small: images are told apart from others of their batch")
-        if self.method in ("cut", "fastcut") and self.model.image_size % 4:
-            raise ValueError(f"model.image_size = {self.model.image_size} must be a multiple of 4 for {self.method}")
+        if self.method in ("cut", "fastcut") and (self.model.image_size % 4 or self.model.image_size < 32):
+            side = self.model.image_size
+            raise ValueError(f"model.image_size = {side} must be a multiple of 4 from 32 on for {self.method}")
         if self.train.batch_size % (self.train.devices * self.train.nodes):
             raise ValueError("train.batch_size can't be divided among the processes; make it a multiple of them")
         return self

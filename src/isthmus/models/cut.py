@@ -31,6 +31,8 @@ class Translation(nn.Module):
         self.wanted = sorted(set(settings.layers))
         self.generator = Generator(settings.width, settings.blocks)
         self.head = PatchHead([self.generator.channels(number) for number in self.wanted], settings.patch_dim)
+        # Weights that no loss reaches would keep several processes waiting for their gradients.
+        self.head.requires_grad_(settings.nce_weight > 0)
 
     def forward(self, images: Tensor, places: Sequence[Tensor], *, decode: bool) -> tuple[Tensor | None, list[Tensor]]:
         """Translations and unit vectors of their patches.

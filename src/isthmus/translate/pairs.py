@@ -16,7 +16,7 @@ from isthmus.translate.base import TranslatorChoice
 from isthmus.translate.gate_retry import JUDGED
 from isthmus.translate.outputs import read_provenance
 from isthmus.translate.quality import Quality, measure_quality
-from isthmus.translate.quality_page import render
+from isthmus.translate.quality.page import render
 
 __all__ = ["JUDGED", "PAGE", "SHEET", "write_report"]
 

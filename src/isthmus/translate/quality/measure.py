@@ -12,26 +12,11 @@ from torch import Tensor
 from isthmus.data.manifest import Manifest, Row
 from isthmus.errors import IsthmusError
 from isthmus.io import stable_hash
-from isthmus.translate.quality_content import Content, content_kept
-from isthmus.translate.quality_faults import MOST, Faults, find_faults
-from isthmus.translate.quality_features import Features
-from isthmus.translate.quality_shift import Frechet, Probe, Share, domain_probe, frechet_distance, frechet_figure
-from isthmus.translate.quality_verdicts import Verdict, judge_content, judge_faults, judge_shift
-
-__all__ = [
-    "Content",
-    "Faults",
-    "Frechet",
-    "Probe",
-    "Quality",
-    "Share",
-    "Shift",
-    "content_kept",
-    "domain_probe",
-    "frechet_distance",
-    "frechet_figure",
-    "measure_quality",
-]
+from isthmus.translate.quality.content import Content, content_kept
+from isthmus.translate.quality.faults import MOST, Faults, find_faults
+from isthmus.translate.quality.features import Features
+from isthmus.translate.quality.shift import Frechet, Share, domain_probe, frechet_figure
+from isthmus.translate.quality.verdicts import Verdict, judge_content, judge_faults, judge_shift
 
 BACKBONE, IMAGE_SIZE = "mobilenetv2_100", 128
 LIMIT = 2000  # images a domain whose features are taken

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.errors import IsthmusError
 from isthmus.ops import blocks, normalise
-from isthmus.translate.quality_shift import LEVEL, Share
+from isthmus.translate.quality.shift import LEVEL, Share
 
 ROWS = 512  # counterparts compared with all sources at a time
 

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from isthmus.translate.quality_content import Content
-from isthmus.translate.quality_faults import Faults
-from isthmus.translate.quality_shift import Share
+from isthmus.translate.quality.content import Content
+from isthmus.translate.quality.faults import Faults
+from isthmus.translate.quality.shift import Share
 
 if TYPE_CHECKING:
-    from isthmus.translate.quality import Shift
+    from isthmus.translate.quality.measure import Shift
 
 Grade = Literal["good", "fair", "poor", "unknown"]
 

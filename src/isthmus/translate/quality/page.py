@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from isthmus.data.images import ImageError, load_image
 from isthmus.data.manifest import Row
 from isthmus.translate.base import TranslatorChoice
-from isthmus.translate.quality import Quality, Shift
-from isthmus.translate.quality_content import Content
-from isthmus.translate.quality_shift import Share, Spread
-from isthmus.translate.quality_verdicts import interval, percent
+from isthmus.translate.quality.content import Content
+from isthmus.translate.quality.measure import Quality, Shift
+from isthmus.translate.quality.shift import Share, Spread
+from isthmus.translate.quality.verdicts import interval, percent
 
 LISTED = 200  # names of a list; the rest is in the JSON
 
@@ -71,12 +71,12 @@ def render(
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("isthmus.translate", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("isthmus.translate.quality", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     # A file name need not be valid Unicode, a page has to be.
     environment.filters["valid"] = lambda value: str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     reasons = quality.faults.found
-    return environment.get_template("quality.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         title=title,
         quality=quality,
         verdicts=quality.verdicts,
