@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isthmus.ops import normalise
-
 FIRST_BLOCK = 12  # number of the layer that is the first residual block
 INIT_GAIN = 0.02
+NORM_EPSILON = 1e-7
 
 
 def _binomial(taps: Sequence[float], channels: int) -> Tensor:
@@ -165,7 +164,7 @@ class Generator(nn.Module):
 
 
 class PatchHead(nn.Module):
-    """A two-layer perceptron for each layer's patches, to unit length."""
+    """A two-layer perceptron for each layer's patches, to unit length (a little less for very short vectors)."""
 
     def __init__(self, channels: Sequence[int], dim: int = 256) -> None:
         super().__init__()
@@ -176,7 +175,9 @@ class PatchHead(nn.Module):
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """For each layer (b, p, channels) -> (b, p, dim), unit length, float32."""
-        return [normalise(head(part).float()) for head, part in zip(self.heads, patches, strict=True)]
+        found = [head(part).float() for head, part in zip(self.heads, patches, strict=True)]
+        # Fresh weights give vectors so short that this addend, the public code's, softens the first steps.
+        return [part / (part.norm(dim=-1, keepdim=True) + NORM_EPSILON) for part in found]
 
 
 class Discriminator(nn.Module):

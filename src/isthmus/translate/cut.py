@@ -53,6 +53,7 @@ class CutTranslator:
     @classmethod
     def resolve(cls, settings: CutTranslatorSettings, samples: Samples) -> tuple[CutTranslatorSettings, list[str]]:
         """The target from the translation, size and fingerprint from the run."""
+        _device(settings.device)
         model = _load(settings.run)
         target = settings.target or samples.target_domain
         model.side_to(target)

@@ -30,7 +30,7 @@ from isthmus.translate.diffusion.pipeline import load_pipeline, quiet
 from isthmus.translate.diffusion.prompts import prompt_for, with_label
 from isthmus.translate.diffusion.settings import DiffusionSettings
 from isthmus.translate.diffusion.shape import Square
-from isthmus.translate.diffusion.translator import DiffusionTranslator, _picture
+from isthmus.translate.diffusion.translator import DiffusionTranslator, checked_picture
 from isthmus.translate.diffusion.weights import files_identity, model_identity, part_config, parts_of
 
 SD14 = "CompVis/stable-diffusion-v1-4"
@@ -170,7 +170,7 @@ class EliteTranslator(DiffusionTranslator):
             found = pipeline(**arguments, prompt_embeds=text, generator=generators(seeds))
         flagged = found.nsfw_content_detected or [False] * len(images)
         square = Square(settings.size, "stretch", settings.output_size or settings.size)
-        made = (_picture(pixels, bad) for pixels, bad in zip(found.images, flagged, strict=True))
+        made = (checked_picture(pixels, bad) for pixels, bad in zip(found.images, flagged, strict=True))
         return [square.back(one, one.size) if isinstance(one, Image.Image) else one for one in made]
 
     def conditioning(self, pipeline: Any, images: Sequence[Image.Image], labels: Sequence[str | None]) -> Any:

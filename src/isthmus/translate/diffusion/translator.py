@@ -203,10 +203,11 @@ class DiffusionTranslator:
             raise IsthmusError(
                 f"{class_name(pipeline)} made {len(found.images)} pictures of {len(squares)} images: set batch_size=1."
             )
-        return [_picture(pixels, bad) for pixels, bad in zip(found.images, flagged, strict=True)]
+        return [checked_picture(pixels, bad) for pixels, bad in zip(found.images, flagged, strict=True)]
 
 
-def _picture(pixels: Any, flagged: bool) -> Image.Image | NoPicture:
+def checked_picture(pixels: Any, flagged: bool) -> Image.Image | NoPicture:
+    """The picture of a pipeline's values (h, w, 3) in [0, 1], or why it is none."""
     if flagged:
         return NoPicture(FLAGGED)
     picture = to_picture(np.asarray(pixels, dtype=np.float32))
