@@ -171,8 +171,15 @@ def failing_writes(name: str, *, code: int = errno.ENOSPC, after: int = 0) -> It
                 raise OSError(code, os.strerror(code), os.fspath(target))
         return real(source, target)
 
+    def hardlink_to(self: Path, target: Any) -> None:
+        if fnmatch.fnmatch(self.name, name):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), os.fspath(self))  # as where there are no links
+        real_link(self, target)
+
+    real_link = Path.hardlink_to
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "replace", replace)
+        patch.setattr(Path, "hardlink_to", hardlink_to)
         yield lambda: refusals
 
 
