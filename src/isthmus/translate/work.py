@@ -173,9 +173,10 @@ def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Im
         if fresh:
             everyone = range(len(loaded.items))
             attempt(everyone, fresh, [0] * len(everyone))
-        later = [i for i in again if loaded.first[i] + step > 0]
-        if later:
-            attempt(later, later, [loaded.first[i] + step for i in later])
+        # One by one: which others fail, or were written before a run was killed, must not change a picture.
+        for i in again:
+            if loaded.first[i] + step > 0:
+                attempt([i], [i], [loaded.first[i] + step])
     return pictures
 
 
