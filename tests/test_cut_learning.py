@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {
     "cut.width": 24,
     "cut.discriminator_width": 24,
     "cut.blocks": 5,
+    "cut.nce_weight": 2.0,
     "cut.samples": 2,
     "train.batch_size": 1,
     "train.epochs": 2,
@@ -62,18 +63,24 @@ def judged(domains: dict[str, Manifest], run: Path, source: str, target: str, sh
     return measure_quality(domains[source], made, domains[target], weights=weights, image_size=96, progress=False)
 
 
-def test_translations_reach_for_the_target_and_keep_the_category(
+def test_translations_reach_for_the_target_and_keep_what_they_show(
     domains: dict[str, Manifest], shared_data: Path, tmp_path: Path
 ) -> None:
     run = trained(domains, tmp_path / "cut")
-    for source, target in (("photo", "sketch"), ("sketch", "photo")):
-        found = judged(domains, run, source, target, shared_data)
-        print(source, target, found.shift, found.content)
-        assert found.shift is not None and found.content is not None
-        assert found.shift.accuracy > 0.95, "the classifier has to know the domains"
-        assert found.shift.frechet.closed.mean > 0.2
-        assert found.shift.made_taken.value > found.shift.source_taken.value + 0.3
-        assert found.content.category is not None and found.content.category_chance is not None
-        assert found.content.category.value > found.content.category_chance + 0.1
-        assert not found.faults.blank
+    found = {way: judged(domains, run, *way, shared_data) for way in (("photo", "sketch"), ("sketch", "photo"))}
+    for quality in found.values():
+        assert quality.shift is not None and quality.content is not None
+        assert quality.content.category is not None and quality.content.category_chance is not None
+        assert quality.shift.accuracy > 0.95, "the classifier has to know the domains"
+        assert not quality.faults.blank
+        # Content: more than by chance, by the interval.
+        assert quality.content.nearer.low > 0.5
+    drawn, painted = found["photo", "sketch"], found["sketch", "photo"]
+    assert drawn.shift is not None
+    assert drawn.shift.frechet.closed.mean > 0.3
+    assert drawn.shift.made_taken.value > drawn.shift.source_taken.value + 0.5
+    # A drawing says nothing of a photo's colours, which takes longer to learn; its lines stay, and so the category.
+    assert painted.content is not None and painted.content.category is not None
+    assert painted.content.nearer.value > 0.75
+    assert painted.content.category.low > float(painted.content.category_chance or 1) + 0.1
     assert (run / "samples" / "0002.png").is_file()
