@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from training_zoo import settings
 
-from isthmus.config import RunConfig
+from isthmus.config import ModelConfig, RunConfig
 from isthmus.data.loading import ImageSource
 from isthmus.data.training import read_training_data
 from isthmus.methods import find_method
@@ -25,6 +25,9 @@ def cut_settings(folder: Path, **changes: Any) -> RunConfig:
         "method": "cut",
         "data__synthetic": [],
         "data__holdout": 0.0,
+        "model__backbone": ModelConfig().backbone,
+        "model__weights": "pretrained",
+        "model__dim": 0,
         "augment__resize": 36,
         "cut__width": 4,
         "cut__discriminator_width": 4,

@@ -17,6 +17,7 @@ import isthmus as package
 from isthmus.config import RunConfig
 from isthmus.config.presets import presets_of
 from isthmus.errors import IsthmusError
+from isthmus.methods.cut import Cut
 from isthmus.models.cut import CutModel
 from isthmus.train.build import learning_rate
 from isthmus.train.checkpoint import load_checkpoint
@@ -127,7 +128,7 @@ def test_presets_are_the_papers() -> None:
         assert (trained.epochs, trained.decay_from, trained.schedule) == (epochs, decay_from, "linear")
         assert (trained.optimizer, trained.lr, trained.betas, trained.weight_decay) == ("adam", 2e-4, (0.5, 0.999), 0)
         assert (trained.batch_size, trained.steps_per_epoch, trained.precision) == (1, None, "32-true")
-        assert (config.model.image_size, config.augment.resize, config.augment.flip) == (256, 286, True)
+        assert (config.model.image_size, config.augment.resize, config.augment.flip) == (256, None, True)
         assert config.augment.crop == 1 and config.data.holdout == 0
         assert (cut.width, cut.blocks, cut.discriminator_width, cut.patch_dim) == (64, 9, 64, 256)
         assert (cut.layers, cut.patches, cut.temperature, cut.gan_weight) == ((0, 4, 8, 12, 16), 256, 0.07, 1)
@@ -143,18 +144,31 @@ def test_presets_are_the_papers() -> None:
         # What SynCDR's authors trained: 4 images, 5,000 steps.
         assert usual.batch_size == 4 and usual.epochs * (usual.steps_per_epoch or 0) == 5000
     small = RunConfig.build("tiny", {"method": "cut"})
-    assert small.model.image_size == 64 and small.augment.resize == 72
+    assert small.model.image_size == 64 and small.augment.resize is None
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "expected"), [(256, None, 286), (64, None, 72), (32, None, 36), (512, None, 572), (64, 64, 64)]
+)
+def test_the_crops_are_of_one_scale_at_every_size(size: int, resize: int | None, expected: int) -> None:
+    small = {"cut.width": 4, "cut.discriminator_width": 4, "model.image_size": size, "augment.resize": resize}
+    model = Cut.build(RunConfig.build("default", {"method": "cut"}, small), ("ink", "paint"))
+    assert (model.preprocessing.size, model.preprocessing.resize) == (size, expected)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"model__image_size": 34}, r"model\.image_size = 34 must be a multiple of 4 from 32 on for cut"),
-        ({"cut__layers": [0, 17]}, r"cut\.layers must lie in 0 to 16"),
+        ({"cut__layers": [0, 17]}, r"wrong: cut\.layers must lie in 0 to 16"),
         ({"cut__layers": [-1, 4]}, r"cut\.layers must lie in 0 to 16"),
         ({"cut__gan_weight": 0.0, "cut__nce_weight": 0.0}, r"All losses are switched off; set cut\.gan_weight"),
         ({"model__image_size": 16}, r"model\.image_size = 16"),
-        ({"train__select": "labels"}, r"train\.select"),
+        ({"train__select": "labels"}, r"train\.select = labels is not to be had with cut, .* last epoch is kept"),
+        ({"model__backbone": "resnet18", "model__dim": 8}, r"cut .* doesn't use model\.backbone, model\.dim; leave it"),
+        ({"data__synthetic": ["made"], "train__balance": True}, r"doesn't use data\.synthetic, train\.balance"),
+        ({"loss__pair_weight": 0.1, "method": "fastcut"}, r"fastcut .* doesn't use loss\.pair_weight"),
+        ({"method": "cds"}, r"cds doesn't use settings cut\.\*; .* --method cut"),
         ({"cut__direction": "sideways"}, r"cut\.direction"),
     ],
 )

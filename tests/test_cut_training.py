@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 import torch
 from cut_worker import work
-from cut_zoo import cut_settings
+from cut_zoo import cut_method, cut_settings
 from PIL import Image
 from safetensors.torch import load
 from test_distributed import HERE, difference, free_port, torchrun_variables
 from training_zoo import environment, world
 
 from isthmus.errors import IsthmusError
+from isthmus.methods.base import Processes
+from isthmus.methods.cut import Cut
 from isthmus.models.cut import CutModel
 from isthmus.train import trainer as loop
 from isthmus.train.checkpoint import load_checkpoint
 from isthmus.train.interrupt import Interrupted, StopRequest
 from isthmus.train.run import settings_to_go_on, train
+from isthmus.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,47 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
     resumed = state(tmp_path / "stopped")
     assert [name for name in whole if not same(whole[name], resumed[name])] == []
     assert sorted(whole["sheets"]) == ["0000.png", "0001.png", "0002.png"]
+
+
+class Killed(BaseException):
+    """Nothing is tidied up, as by kill -9."""
+
+
+@pytest.mark.parametrize("last", [2, 4], ids=["within", "last-step"])
+def test_a_killed_epoch_goes_on_from_its_last_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """Also from that of its very last step, after which only judging is left."""
+    config = cut_settings(folder, cut__samples=1, train__epochs=1, train__steps_per_epoch=4, train__schedule="linear")
+    train(config, tmp_path / "whole")
+    saved: list[int] = []
+
+    def save(trainer: Trainer) -> None:
+        saved.append(trainer.progress.step)
+        keep(trainer)
+        if saved[-1] == last:
+            raise Killed
+
+    keep = Trainer._save
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_SECONDS", -1.0)
+        patch.setattr(Trainer, "_save", save)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "killed")
+    assert saved == list(range(last + 1))
+    train(config, tmp_path / "killed")
+    whole, resumed = state(tmp_path / "whole"), state(tmp_path / "killed")
+    assert [name for name in whole if not same(whole[name], resumed[name])] == []
+
+
+def test_batches_of_few_images_are_equal_in_all_processes(folder: Path) -> None:
+    config = cut_settings(folder, train__batch_size=12, train__steps_per_epoch=1)
+    one = cut_method(config)
+    assert one.images_per_step() == 2 * 8 and "has 8 images to train on: 8 a step" in one.data.notes[-1]
+    three = Cut(config, one.model, one.data, one.source, Processes(2, 3))
+    assert three.images_per_step() == 2 * 6 and [len(part) for part in three.epoch(0)[0].positions] == [6, 6]
+    assert [len(part) for part in three.load(three.epoch(0)[0]).images] == [2, 2]
+    assert not cut_method(cut_settings(folder)).data.notes
 
 
 def test_more_epochs_later_and_other_seeds(folder: Path, tmp_path: Path) -> None:

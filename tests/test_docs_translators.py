@@ -18,7 +18,7 @@ def test_each_translator_has_its_row(name: str) -> None:
     assert re.search(rf"^\| `{name}` \|", PAGE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [name for name in TRANSLATORS if name != "edges"])
+@pytest.mark.parametrize("name", TRANSLATORS)
 def test_each_setting_is_named(name: str) -> None:
     settings = set(translator_class(name).settings_type.model_fields)
     assert settings - NAMED == set()

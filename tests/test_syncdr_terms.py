@@ -47,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
         )
         method = method_of(config)
         if off != "untrained":
-            optimizer = build_optimizer(config.train, method.model)
+            optimizer = build_optimizer(config.train, method.model.encoder)
             method.model.encoder.train()
             for plan in method.epoch(0):
                 optimizer.zero_grad()

@@ -86,7 +86,7 @@ def counterparts(root: Path, work: Path, weights: str, translator: str) -> list[
         kept = HERE / "results" / f"{root.name}-{translator}" / f"{source}-as-{target}.json"
         if not kept.is_file():
             quality = measure_quality(images, made, read[target, "train"], weights=weights)
-            atomic_write_json(kept, plain(quality.to_dict()))
+            atomic_write_json(kept, plain({**quality.to_dict(), "weights": "WEIGHTS"}))
     return folders
 
 

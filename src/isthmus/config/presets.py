@@ -28,7 +28,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 _CUT: dict[str, Any] = {
     # No figure chooses the epoch, so no image is kept apart for it.
     "data": {"holdout": 0.0},
-    "augment": {"resize": 286},
     "model": {"image_size": 256},
     "train": {
         "optimizer": "adam",
@@ -50,7 +49,6 @@ _CUT_PRESETS: dict[str, dict[str, Any]] = {
     # Minutes on a laptop's processor.
     "tiny": {
         **_CUT,
-        "augment": {"resize": 72},
         "model": {"image_size": 64},
         "cut": {"width": 32, "discriminator_width": 32},
         "train": {**_CUT["train"], "epochs": 8, "steps_per_epoch": 125},

@@ -22,6 +22,8 @@ from isthmus.config.sections import (
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_text, fingerprint
 
+CUT_METHODS = ("cut", "fastcut")
+
 
 class RunConfig(Section):
     """All settings of a run.
@@ -47,14 +49,39 @@ class RunConfig(Section):
             raise ValueError("augment.resize is smaller than model.image_size; a crop can't be larger than the image")
         if self.data.query and self.data.gallery and self.data.query.name == self.data.gallery.name:
             raise ValueError("data.query.name and data.gallery.name are equal; give the two domains different names")
-        if self.train.batch_size < 2 and self.method not in ("cut", "fastcut"):
+        if self.train.batch_size < 2 and self.method not in CUT_METHODS:
             raise ValueError("train.batch_size = 1 is too small: images are told apart from others of their batch")
-        if self.method in ("cut", "fastcut") and (self.model.image_size % 4 or self.model.image_size < 32):
+        if self.method in CUT_METHODS and (self.model.image_size % 4 or self.model.image_size < 32):
             side = self.model.image_size
             raise ValueError(f"model.image_size = {side} must be a multiple of 4 from 32 on for {self.method}")
         if self.train.batch_size % (self.train.devices * self.train.nodes):
             raise ValueError("train.batch_size can't be divided among the processes; make it a multiple of them")
+        self._only_what_the_method_reads()
         return self
+
+    def _only_what_the_method_reads(self) -> None:
+        """A setting that would change nothing is a misunderstanding."""
+        if self.method not in CUT_METHODS:
+            if self.cut != CutConfig():
+                raise ValueError(f"{self.method} doesn't use settings cut.*; leave them out, or choose --method cut")
+            return
+        if self.train.select not in ("auto", "last"):
+            raise ValueError(
+                f"train.select = {self.train.select} is not to be had with {self.method}, which has no score: its last "
+                "epoch is kept; leave it out"
+            )
+        useless = ["data.synthetic"] if self.data.synthetic else []
+        useless += ["train.balance"] if self.train.balance else []
+        for name, part, usual in (("model", self.model, ModelConfig()), ("loss", self.loss, LossConfig())):
+            useless += [
+                f"{name}.{key}"
+                for key, value in part
+                if value != getattr(usual, key) and (name, key) != ("model", "image_size")
+            ]
+        if useless:
+            raise ValueError(
+                f"{self.method} trains networks of its own and doesn't use {', '.join(useless)}; leave it out"
+            )
 
     @classmethod
     def build(cls, preset: str = "default", *layers: dict[str, Any]) -> RunConfig:

@@ -78,7 +78,9 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random changes of training images; each image and each counterpart draws its own."""
 
-    resize: int | None = Field(None, gt=0, description="side before the random crop; default 8/7 of the size")
+    resize: int | None = Field(
+        None, gt=0, description="side before the random crop; default 8/7 of the size, CUT 286/256"
+    )
     crop: float = Field(1.0, gt=0, le=1, description="smallest area share of a random resized crop; 1: fixed-size crop")
     flip: bool = True
     brightness: float = Field(0.0, ge=0, le=1)
@@ -142,7 +144,9 @@ class TrainConfig(Section):
     """Optimisation, precision and where it runs."""
 
     epochs: int = Field(10, ge=1)
-    steps_per_epoch: int | None = Field(None, ge=1, description="default: one pass over the query domain's set")
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="default: one pass over the query's set, CUT the larger"
+    )
     batch_size: int = Field(32, ge=1, description="images a domain a step, over all processes")
     balance: bool = Field(False, description="CDS recipe: the larger domain's batch grows with its size")
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -169,7 +173,7 @@ def sentence_of(error: ValidationError) -> str:
         name = ".".join(str(piece) for piece in item["loc"])
         if item["type"] == "extra_forbidden":
             parts.append(f"there is no setting '{name}'")
-        elif name:
+        elif name and not (item["type"] == "value_error" and isinstance(item["input"], dict)):
             parts.append(f"{name} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
         else:
             parts.append(item["msg"].removeprefix("Value error, "))

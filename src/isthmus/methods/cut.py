@@ -16,9 +16,10 @@ import io
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from isthmus.config import RunConfig
@@ -36,6 +37,7 @@ from isthmus.models.cut import CutModel, Translation
 from isthmus.models.cut_networks import draw_places, mirror_places
 
 SAMPLES = "samples"
+LOAD_SIZE = 286 / 256  # side before the random crop, of the size: the paper's
 
 
 class Plan(NamedTuple):
@@ -68,19 +70,24 @@ class Cut(Method):
         for rows, name in zip(data.train, data.names, strict=True):
             if len(rows) < processes.world:
                 raise IsthmusError(f"Too few images to train on in '{name}': {len(rows)}; add images.")
+        # Both domains give equally many: the small one must not come short of a full batch alone.
+        wanted, fewest = config.train.batch_size, min(len(rows) for rows in data.train)
+        self.batch_size = min(wanted, fewest - fewest % processes.world)
+        if self.batch_size < wanted:
+            said = f"{self.batch_size} a step instead of train.batch_size = {wanted}"
+            data.notes.append(f"The smaller domain has {fewest} images to train on: {said}.")
 
     @classmethod
     def build(cls, config: RunConfig, domains: tuple[str, str]) -> CutModel:
         """Networks of random weights."""
-        return CutModel.create(config.cut, domains, config.model.image_size, config.augment.resize)
+        size = config.model.image_size
+        return CutModel.create(config.cut, domains, size, config.augment.resize or round(size * LOAD_SIZE))
 
     def epoch(self, number: int) -> Sequence[Plan]:
         """One pass over the larger domain, or `train.steps_per_epoch` steps."""
         self.begun = number + 1
-        size, seed = self.config.train.batch_size, self.config.seed
+        size, seed = self.batch_size, self.config.seed
         counts = [len(rows) for rows in self.data.train]
-        # Both domains give equally many: the small one must not come short of a full batch alone.
-        size = min(size, *counts)
         steps = self.config.train.steps_per_epoch or max(1, max(counts) // size)
         a, b = (
             epoch_batches(counts[side], size, steps, seed=seed, epoch=number, name=self.data.names[side])
@@ -115,7 +122,7 @@ class Cut(Method):
 
     def images_per_step(self) -> int:
         """Images of both domains a step, over all processes."""
-        return 2 * min(self.config.train.batch_size, *(len(rows) for rows in self.data.train))
+        return 2 * self.batch_size
 
     def judge(self, out: Path, *, autocast: bool) -> SampleSheets:
         """Sample grids; which epoch is best they leave to the reader, so the last is kept."""
@@ -228,13 +235,9 @@ class SampleSheets:
         atomic_write_bytes(self.folder / f"{self.method.begun:04}.png", stream.getvalue())
         return Verdict({})
 
-    def _translate(self, side: int, rows: list[Row]) -> list[Any]:
-        modes = [part.training for part in self.model.modules().values()]
+    def _translate(self, side: int, rows: list[Row]) -> list[Image.Image]:
         pictures = [load_image(row.path, min_side=self.model.preprocessing.size) for row in rows]
-        made = self.model.translate(pictures, side)
-        for part, mode in zip(self.model.modules().values(), modes, strict=True):
-            part.train(mode)
-        return made
+        return self.model.translate(pictures, side)
 
     def probe(self, rows: list[Row]) -> None:
         """Translate some images."""

@@ -133,16 +133,12 @@ class CutModel:
         return self.sides[names.index(target)]
 
     @torch.inference_mode()
-    def translate(
-        self, images: Sequence[Image.Image], side: int, size: int | None = None, *, autocast: bool = False
-    ) -> list[Image.Image]:
+    def translate(self, images: Sequence[Image.Image], side: int, size: int | None = None) -> list[Image.Image]:
         """RGB images of domain `side` in the look of the other, `size` x `size` (the training's size if None)."""
         side_length = size or self.preprocessing.size
         whole = Preprocessing(side_length, side_length, HALF, HALF, self.preprocessing.interpolation)
         batch = whole.normalise(torch.stack([whole.pixels(image) for image in images]).to(self.device))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            made = self.generator(side)(batch)
-        return to_images(made)
+        return to_images(self.generator(side)(batch))
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and generators.safetensors, whole or not at all."""

@@ -36,7 +36,9 @@ def estimate(config: RunConfig) -> Plan:
         for row in sample:
             source.pixels(row)
         decode = (time.perf_counter() - start) / len(sample) / max(1, min(2, config.data.workers))
-        embed = measure(lambda: trainer.judge.probe(sample), warmup=1, repeats=2) / len(sample)
+        judged = trainer.judge.images()
+        few = sample[: max(1, judged)]  # a translator is slow, and shows few
+        embed = measure(lambda: trainer.judge.probe(few), warmup=1, repeats=2) / len(few)
         steps = 0
         step_seconds = 0.0
         if trainer.method.trains:
@@ -45,7 +47,6 @@ def estimate(config: RunConfig) -> Plan:
             batch = trainer.method.load(plans[0])
             trainer._mode(training=True)
             step_seconds = measure(lambda: trainer._step(batch, 0.0), warmup=1, repeats=3, limit=20.0)
-        judged = trainer.judge.images()
         filled = sum(len(items) for items in getattr(trainer.method, "sets", ()))
         pixels = 3 * trainer.model.preprocessing.resize**2
         cached = min(len(rows) * pixels, config.data.cache_mb * 1_000_000)

@@ -130,6 +130,8 @@ class Trainer:
         total = self.config.train.epochs * len(plans)
         todo = plans[state.step_in_epoch :]
         self._mode(training=True)
+        # A checkpoint of the epoch's last step leaves none to do.
+        rate = learning_rate(self.config.train, max(0, state.step - 1), total)
         start = saved = time.monotonic()
         threads = self.config.data.workers
         for batch in prefetch(todo, self.method.load, threads, ahead=threads + 1):
@@ -229,7 +231,7 @@ class Trainer:
             self._keep(verdict)
         if tracker is not None:
             tracker.log(state.step, figures, "")
-        display.epoch(record, chosen=state.best_epoch == state.epoch)
+        display.epoch(record, chosen=bool(figures) and state.best_epoch == state.epoch)
         self._save()
 
     def _keep(self, verdict: Verdict) -> None:
