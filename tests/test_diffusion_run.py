@@ -120,6 +120,7 @@ def test_the_batch_size_is_found_once_and_recorded(
     out = tmp_path / "out"
     outcome = run(photos, request(models["sd"]), out, limit=5)
     assert outcome.choice.settings["batch_size"] == 4 and "Batch size 4" in outcome.choice.notes[1]
+    assert f"torch {torch.__version__}" in outcome.choice.notes[2]
     (sorted((out / "images").rglob("*.png"))[0]).unlink()
     again = run(photos, request(models["sd"]), out, limit=5)
     assert again.written == 1 and searches == [1]

@@ -67,6 +67,16 @@ def test_frechet_figure_knows_its_floor() -> None:
             frechet_distance(bad, torch.zeros(4, 3))
 
 
+def test_domains_without_a_shift_are_no_failure() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = torch.randn(20, 8, generator=generator), torch.randn(40, 8, generator=generator)
+    figure = frechet_figure(source, source, target)
+    # Some of the draws find the source nearer than the target's other half: their shares are no numbers.
+    assert min(figure.before.mean, figure.floor.mean) > 0 and math.isnan(figure.closed.mean)
+    verdict = judge_shift(Shift(figure, 0.99, Share.of(0, 10), Share.of(0, 10)))
+    assert (verdict.grade, verdict.value) == ("unknown", "no shift found")
+
+
 def test_domain_probe_minimises_its_loss_and_judges_unseen_images() -> None:
     generator = torch.Generator().manual_seed(1)
     source, target = torch.randn(90, 6, generator=generator), torch.randn(60, 6, generator=generator) + 0.8
@@ -168,7 +178,7 @@ def shift(closed: float, taken: float, accuracy: float = 0.99, n: int = 200) -> 
         (shift(0.1, 0.9), "poor", "Hardly any"),
         (shift(-0.2, 0.0), "poor", "farther from the target"),
         (shift(0.9, 0.8, accuracy=0.6), "unknown", "hardly tells"),
-        (shift(math.nan, 0.8), "unknown", "hardly tells"),
+        (shift(math.nan, 0.8), "unknown", "no farther from the target"),
         (shift(0.9, 0.8, n=20), "good", "a hint"),
     ],
 )
@@ -178,7 +188,8 @@ def test_verdicts_on_the_shift(figure: Shift, grade: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nearer", "n", "grade"), [(0.8, 200, "good"), (0.65, 200, "fair"), (0.65, 12, "poor"), (0.5, 200, "poor")]
+    ("nearer", "n", "grade"),
+    [(0.8, 200, "good"), (0.65, 200, "fair"), (0.65, 12, "unknown"), (0.8, 5, "unknown"), (0.5, 200, "poor")],
 )
 def test_verdicts_on_content(nearer: float, n: int, grade: str) -> None:
     content = Content(Share.of(0.1 * n, n), 1 / n, Share.of(nearer * n, n), n, None, None, None)

@@ -26,6 +26,16 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def rate_text(rate: float) -> str:
+    """Units a second as people read them: a diffusion model's rate is not 0.0.
+
+    Example:
+        >>> rate_text(123.4), rate_text(2.54), rate_text(0.0213)
+        ('123', '2.5', '0.021')
+    """
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 or rate <= 0 else f"{rate:.2g}"
+
+
 def track(items: Iterable[T], total: int, what: str, unit: str = "images", per_item: int = 1) -> Iterator[T]:
     """Yield `items` and show progress on standard error, with rate and time left.
 
@@ -49,7 +59,9 @@ def track(items: Iterable[T], total: int, what: str, unit: str = "images", per_i
             last = now
             rate = done / (now - start)
             left = clock((total - done) / rate)
-            print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left} left", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done}/{total} {unit}, {rate_text(rate)} {unit}/s, {left} left", file=sys.stderr, flush=True
+            )
 
 
 def _bar(items: Iterable[T], total: int, what: str, unit: str, per_item: int) -> Iterator[T]:
@@ -71,4 +83,4 @@ def _bar(items: Iterable[T], total: int, what: str, unit: str, per_item: int) ->
             yield item
             done = min(total, done + per_item)
             rate = done / max(time.monotonic() - start, 1e-9)
-            progress.update(task, completed=done, rate=f"{rate:.1f} {unit}/s")
+            progress.update(task, completed=done, rate=f"{rate_text(rate)} {unit}/s")

@@ -111,6 +111,11 @@ class TranslatorChoice:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
+    def names_label(self) -> bool:
+        """Whether a setting, such as a prompt, holds `{label}`, so that pictures depend on their images' labels."""
+        return any(isinstance(value, str) and "{label}" in value for value in self.settings.values())
+
+    @property
     def fingerprint(self) -> str:
         """Of everything that decides the pixels: name, version, settings."""
         return fingerprint([self.name, translator_class(self.name).version, dict(self.settings)])
@@ -149,6 +154,9 @@ def _validated(kind: type[Translator], settings: Mapping[str, Any]) -> Translato
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         known = ", ".join(kind.settings_type.model_fields)
+        if first["type"] == "string_type":
+            # A prompt such as "A sketch: of {label}" is a mapping to YAML.
+            first["msg"] += f", not {first['input']!r}: quote it, as in  --set '{where}=\"...\"'"
         raise IsthmusError(
             f"Setting {where!r} of translator {kind.name!r}: {first['msg']} (settings: {known})."
         ) from None

@@ -28,9 +28,7 @@ from isthmus.translate.work import (
     Loaded,
     load_batch,
     run_batch,
-    start_worker,
     translate_batch,
-    work,
     write_batch,
 )
 
@@ -143,6 +141,37 @@ def _in_processes(batches: Sequence[Batch], job: Job, workers: int) -> Iterator[
             raise IsthmusError(_why_it_died([process.exitcode for process in started])) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple[Job, Translator] | None = None
+
+
+def start_worker(job: Job) -> None:
+    """Make this worker process ready: its own translator, no say in Ctrl-C, and an end when its parent ends."""
+    global _worker
+    import multiprocessing
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A killed parent can't say goodbye, and an orphan would wait for work for ever.
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    _worker = (job, job.choice.build())
+
+
+def _end_with(parent: int) -> None:
+    from multiprocessing.connection import wait
+
+    wait([parent])
+    os._exit(1)
+
+
+def work(batch: Sequence[Item]) -> Done:
+    """`run_batch` in a worker process."""
+    if _worker is None:
+        raise RuntimeError("start_worker has not run in this process")
+    return run_batch(batch, *_worker)
 
 
 def _start(job: Job, place: str) -> None:

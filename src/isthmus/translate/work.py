@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +67,8 @@ class Job:
         }
         if not kind.independent:
             said["batch"] = fingerprint([other.id for other in batch])
+        if self.choice.names_label:
+            said["label"] = item.label
         return said
 
 
@@ -113,44 +112,58 @@ def load_batch(batch: Sequence[Item], job: Job) -> Loaded:
     replaced by a blank one: the others' pictures stay the same when it is mended later.
     """
     independent = translator_class(job.choice.name).independent
-    items: list[Item] = []
-    images: list[Image.Image] = []
-    notes: list[dict[str, Any]] = []
-    wanted: list[bool] = []
-    failed: list[tuple[str, str, str]] = []
-    firsts: list[int] = []
-    hopeless: list[tuple[str, str, str]] = []
     asked = first_attempts(job.out)
-    kept = 0
-    for item in batch:
-        first = asked.get(item.id, 0)
+    found = [_find(item, batch, job, asked.get(item.id, 0)) for item in batch]
+    failed = [(item.id, item.path, one.error) for item, one in zip(batch, found, strict=True) if one.error]
+    hopeless = [(item.id, item.path, one.hopeless) for item, one in zip(batch, found, strict=True) if one.hopeless]
+    todo: list[tuple[Item, Image.Image, dict[str, Any], bool, int]] = []
+    for item, one in zip(batch, found, strict=True) if any(one.wanted for one in found) else ():
+        if independent and not one.wanted:
+            continue
+        image, wanted = Image.new("RGB", (256, 256), "white"), one.wanted
         try:
-            note = job.provenance(item, batch)
-            known = read_provenance(image_path(job.out, item.id))
-            have = known is not None and {key: known.get(key) for key in note} == note
-            have = have and known is not None and known.get("attempt", 0) >= first
-            kept += have
-            if not have and (reason := given_up(job.out, item.id, note, first)):
-                hopeless.append((item.id, item.path, reason))
-                have = True
-            if have and independent:
-                continue
             image = load_image(item.path)
         except (ImageError, OSError) as error:
-            if not job.skip_bad:
+            if wanted and not job.skip_bad:
                 raise IsthmusError(str(error)) from error
-            failed.append((item.id, item.path, str(error)))
-            if independent:
-                continue
-            note, have, image = {}, True, Image.new("RGB", (256, 256), "white")
-        items.append(item)
-        images.append(image)
-        notes.append(note)
-        wanted.append(not have)
-        firsts.append(first)
+            if wanted:
+                failed.append((item.id, item.path, str(error)))
+            wanted = False
+        todo.append((item, image, one.note, wanted, asked.get(item.id, 0)))
     return Loaded(
-        tuple(items), tuple(images), tuple(notes), tuple(wanted), tuple(firsts), kept, tuple(failed), tuple(hopeless)
-    )
+        tuple(item for item, *_ in todo), tuple(image for _, image, *_ in todo), tuple(note for *_, note, _, _ in todo),
+        tuple(wanted for *_, wanted, _ in todo), tuple(first for *_, first in todo),
+        sum(one.kept for one in found), tuple(failed), tuple(hopeless),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is there of an image: its provenance, whether a counterpart is kept, why none can be or will be made."""
+
+    note: dict[str, Any]
+    kept: bool = False
+    hopeless: str = ""
+    error: str = ""
+
+    @property
+    def wanted(self) -> bool:
+        return not (self.kept or self.hopeless or self.error)
+
+
+def _find(item: Item, batch: Sequence[Item], job: Job, first: int) -> _Found:
+    known = read_provenance(image_path(job.out, item.id)) or {}
+    try:
+        note = job.provenance(item, batch)
+    except (ImageError, OSError) as error:
+        if not job.skip_bad:
+            raise IsthmusError(str(error)) from error
+        # A source that is gone, or its disk with it, is no reason to throw the counterpart away.
+        ours = (known.get("source"), known.get("settings")) == (item.id, job.choice.fingerprint)
+        return _Found({}, kept=True) if ours else _Found({}, error=str(error))
+    if {key: known.get(key) for key in note} == note and known.get(ATTEMPT, 0) >= first:
+        return _Found(note, kept=True)
+    return _Found(note, hopeless=given_up(job.out, item.id, note, first))
 
 
 def translate_batch(loaded: Loaded, job: Job, translator: Translator) -> list[Image.Image | NoPicture | None]:
@@ -211,34 +224,3 @@ def run_batch(batch: Sequence[Item], job: Job, translator: Translator) -> Done:
     """Read, translate and write one batch."""
     loaded = load_batch(batch, job)
     return write_batch(loaded, translate_batch(loaded, job, translator), job)
-
-
-_worker: tuple[Job, Translator] | None = None
-
-
-def start_worker(job: Job) -> None:
-    """Make this worker process ready: its own translator, no say in Ctrl-C, and an end when its parent ends."""
-    global _worker
-    import multiprocessing
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # A killed parent can't say goodbye, and an orphan would wait for work for ever.
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _worker = (job, job.choice.build())
-
-
-def _end_with(parent: int) -> None:
-    from multiprocessing.connection import wait
-
-    wait([parent])
-    os._exit(1)
-
-
-def work(batch: Sequence[Item]) -> Done:
-    """`run_batch` in a worker process."""
-    if _worker is None:
-        raise RuntimeError("start_worker has not run in this process")
-    return run_batch(batch, *_worker)

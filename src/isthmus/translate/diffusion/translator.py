@@ -109,6 +109,8 @@ class DiffusionTranslator:
             size, note = cls._try(settings, pipeline)
             settings = settings.model_copy(update={"batch_size": size})
             notes.append(note)
+        # Another version may round otherwise: the record says with which one a run was begun.
+        notes.append(f"Begun with {versions()}.")
         keep(loading_key(cls.name, settings), pipeline)
         return settings, notes
 
@@ -204,6 +206,13 @@ class DiffusionTranslator:
                 f"{class_name(pipeline)} made {len(found.images)} pictures of {len(squares)} images: set batch_size=1."
             )
         return [checked_picture(pixels, bad) for pixels, bad in zip(found.images, flagged, strict=True)]
+
+
+def versions() -> str:
+    """The packages that decide a picture's last bit: `diffusers 0.42.1, transformers 5.23.0, torch 2.9.0`."""
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "torch"))
 
 
 def checked_picture(pixels: Any, flagged: bool) -> Image.Image | NoPicture:

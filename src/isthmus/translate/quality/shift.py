@@ -59,7 +59,9 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value; the deviation of a single one is 0."""
+        """Of at least one value; the deviation of a single one is 0. One that is no number makes both none."""
+        if not all(math.isfinite(value) for value in values):
+            return cls(math.nan, math.nan)  # `statistics` fails on them
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
 
 

@@ -73,7 +73,10 @@ def judge_shift(shift: Shift | None, why: str = "") -> Verdict:
     closed, taken = shift.frechet.closed.mean, shift.made_taken.value
     value = f"{percent(closed)} (± {percent(shift.frechet.closed.deviation)})"
     hint = f" Only {shift.frechet.n} images a side: a hint." if shift.frechet.n < FEW else ""
-    if math.isnan(closed) or shift.accuracy < TELLS_APART:
+    if math.isnan(closed):
+        words = "The sources are no farther from the target's images than these are from each other: little to close"
+        return Verdict(title, "unknown", "no shift found", f"{words}, or too few images.{hint}", threshold)
+    if shift.accuracy < TELLS_APART:
         words = f"The network hardly tells the two domains apart (right in {percent(shift.accuracy)}): little to close."
         return Verdict(title, "unknown", value, words + hint, threshold)
     seen = f"a domain classifier takes {percent(taken)} of the counterparts for the target"
@@ -103,9 +106,11 @@ def judge_content(content: Content | None, why: str = "") -> Verdict:
     if content.category is not None and content.category_chance is not None:
         found += f", {percent(content.category.value)} its category (chance {percent(content.category_chance)})"
     grade: Grade
-    if nearer.value >= NEARER_GOOD:
+    if nearer.value >= NEARER_FAIR and nearer.low <= 0.5:
+        grade, words = "unknown", f"Too few images to tell, chance lies within the interval: {found}."
+    elif nearer.value >= NEARER_GOOD:
         grade, words = "good", f"The counterparts show what their sources show: {found}."
-    elif nearer.value >= NEARER_FAIR and nearer.low > 0.5:
+    elif nearer.value >= NEARER_FAIR:
         grade, words = "fair", f"The content is kept in part: {found}."
     else:
         grade, words = "poor", f"Little of the content is left, or this network can't see it: {found}."
