@@ -227,3 +227,12 @@ def test_reading_and_writing_overlap_with_the_model(
     seconds = time.perf_counter() - began
     # One after the other: 11 x 0.39 = 4.3 s; side by side: 11 x 0.15 and a bit at both ends.
     assert seconds < 11 * 0.3, seconds
+
+
+def test_a_relative_model_folder_is_recorded_whole(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another working folder, or another machine of a Ray cluster, has to find it."""
+    monkeypatch.chdir(models["sd"].parent)
+    chosen = choose("img2img", {"model": "./sd", "size": 32, "steps": 4, "batch_size": 1}, SKETCH)
+    assert chosen.settings["model"] == str(models["sd"])
+    monkeypatch.chdir(models["sd"])
+    assert chosen.build().translate(pictures(1), [1], [None])[0] is not None

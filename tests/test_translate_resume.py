@@ -112,3 +112,16 @@ def test_plan_of_a_shard_without_a_batch(photos: Manifest, tmp_path: Path) -> No
 def test_a_prompt_that_yaml_takes_for_something_else_is_told_how_to_quote() -> None:
     with pytest.raises(IsthmusError, match="quote it, as in  --set 'prompt="):
         choose("img2img", {"prompt": {"A sketch": "of a cat"}}, Samples())
+
+
+def test_a_limit_never_shrinks_a_finished_table(photos: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    request = Request("edges", {"direction": "lines"}, "sketch", 0)
+    few = translate_source(photos, request, out, Options(limit=5))
+    assert len(few.manifest) == 5
+    whole = translate_source(photos, request, out)
+    assert len(whole.manifest) == 12 and whole.kept == 5
+    table = (out / "manifest.parquet").read_bytes()
+    with pytest.raises(IsthmusError, match=r"out holds more counterparts than --limit 5.*--out"):
+        translate_source(photos, request, out, Options(limit=5))
+    assert (out / "manifest.parquet").read_bytes() == table

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isthmus.data.manifest import Manifest, Row
+from isthmus.errors import IsthmusError
 from isthmus.plan import Plan
 from isthmus.progress import track
 from isthmus.translate.base import TranslatorChoice
@@ -17,7 +18,7 @@ from isthmus.translate.estimate import plan_translation
 from isthmus.translate.finish import Outcome, finish
 from isthmus.translate.pool import Batch, Crew, Local, stoppable
 from isthmus.translate.presence import at_work, sweep
-from isthmus.translate.record import SETTINGS, Request, recorded, settle
+from isthmus.translate.record import SETTINGS, TABLE, Request, recorded, settle
 from isthmus.translate.select import Shard, chosen_rows, deal, form_batches, samples
 from isthmus.translate.work import Item, Job
 
@@ -94,6 +95,11 @@ def translate_source(
     """`run_translation` with everything it has to say."""
     options = options or Options()
     rows = chosen_rows(source, request, options.limit)
+    if options.limit is not None and (out / TABLE).is_file() and len(Manifest.load(out / TABLE)) > len(rows):
+        raise IsthmusError(
+            f"{out} holds more counterparts than --limit {options.limit} would leave in its table; choose another "
+            "folder with --out."
+        )
     # The domains are looked at only where nothing is recorded yet: what was chosen stays chosen.
     seen = None if recorded(out, request) is not None else samples(rows, request, target)
     with stoppable():

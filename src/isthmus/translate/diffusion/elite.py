@@ -84,6 +84,7 @@ class EliteTranslator(DiffusionTranslator):
 
     name: ClassVar[str] = "elite"
     settings_type: ClassVar[type[TranslatorSettings]] = EliteSettings
+    places: ClassVar[tuple[str, ...]] = ("model", "mapper", "clip")
 
     def __init__(self, settings: EliteSettings) -> None:
         super().__init__(settings)

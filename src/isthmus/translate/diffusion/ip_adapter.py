@@ -60,6 +60,7 @@ class IPAdapterTranslator(DiffusionTranslator):
 
     name: ClassVar[str] = "ip-adapter"
     settings_type: ClassVar[type[TranslatorSettings]] = IPAdapterSettings
+    places: ClassVar[tuple[str, ...]] = ("model", "adapter")
 
     @classmethod
     def check(cls, settings: Any) -> None:

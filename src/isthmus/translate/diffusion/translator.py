@@ -47,6 +47,8 @@ class DiffusionTranslator:
     version: ClassVar[int] = 1
     independent: ClassVar[bool] = False
     settings_type: ClassVar[type[TranslatorSettings]]
+    #: settings that may name a file or folder
+    places: ClassVar[tuple[str, ...]] = ("model",)
 
     def __init__(self, settings: Any) -> None:
         self.settings: Any = settings
@@ -93,6 +95,11 @@ class DiffusionTranslator:
         cls.check(settings.model_copy(update={"device": device}))
         folder = locate_model(settings)
         changes = {"prompt": prompt, "device": device, "dtype": pick_dtype(settings.dtype, device, folder)}
+        for name in cls.places:
+            # Resumed from another working folder, or read by another machine, a relative path would lead elsewhere.
+            place = getattr(settings, name)
+            if place is not None and Path(place).expanduser().exists():
+                changes[name] = str(Path(place).expanduser().absolute())
         settings = settings.model_copy(update=changes)
         identity = cls.identity(settings, folder)
         if settings.weights not in (None, identity):
