@@ -11,8 +11,9 @@ from diffusion_zoo import pictures, scheduler
 from PIL import Image
 
 from isthmus.errors import IsthmusError
+from isthmus.translate.diffusion import fit
 from isthmus.translate.diffusion.explain import explain_running
-from isthmus.translate.diffusion.fit import current_memory, find_batch_size
+from isthmus.translate.diffusion.fit import current_memory, find_batch_size, watch_memory
 from isthmus.translate.diffusion.noise import generators, initial_noise
 from isthmus.translate.diffusion.schedulers import known_schedulers, make_scheduler, short_name
 from isthmus.translate.diffusion.shape import Square, to_picture
@@ -56,22 +57,36 @@ def test_running_out_of_memory_ends_the_search_with_the_last_that_fits() -> None
         find_batch_size(lambda size: print(1 // (size - 2)), "cpu", free=lambda: None)
 
 
-def test_memory_that_would_not_suffice_is_not_tried() -> None:
+def test_memory_that_would_not_suffice_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
-    now = [0.0]
+    now, held, looks = [0.0], [0], [0]
+
+    def memory() -> int:
+        looks[0] += 1
+        return 1_000_000_000 + held[0]
 
     def run(size: int) -> None:
         tried.append(size)
         now[0] += 1.0
-        held = np.ones(size * 30_000_000, np.uint8)  # 30 MB an image
-        time.sleep(0.03)  # long enough to be seen
-        assert held[-1] == 1
+        held[0], seen = size * 30_000_000, looks[0]  # 30 MB an image
+        deadline = time.monotonic() + 30
+        while looks[0] < seen + 2 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        held[0] = 0
 
-    before = current_memory()
+    monkeypatch.setattr(fit, "current_memory", memory)
     found = find_batch_size(run, "cpu", free=lambda: 200_000_000, clock=lambda: now[0])
-    # 2 and 4 take 60 and 120 MB; 8 would take 240 MB.
+    # 2 and 4 take 60 and 120 MB; 8 would take 240 MB, more than the share of the free 200 that may be used.
     assert found.size == 4 and tried == [1, 2, 4] and "8 would need more memory" in found.stopped
-    assert current_memory() - before < 60_000_000
+
+
+def test_memory_is_measured() -> None:
+    before = current_memory()
+    with watch_memory() as peak:
+        block = np.ones(200_000_000, np.uint8)
+        time.sleep(0.05)
+        assert block[-1] == 1
+    assert peak[0] - before > 100_000_000
 
 
 def test_out_of_memory_while_translating_is_one_sentence() -> None:
