@@ -11,7 +11,7 @@ from diffusion_zoo import pictures, scheduler
 from PIL import Image
 
 from isthmus.errors import IsthmusError
-from isthmus.translate.diffusion import fit
+from isthmus.translate.diffusion import fit as fitting
 from isthmus.translate.diffusion.explain import explain_running
 from isthmus.translate.diffusion.fit import current_memory, find_batch_size, watch_memory
 from isthmus.translate.diffusion.noise import generators, initial_noise
@@ -74,7 +74,7 @@ def test_memory_that_would_not_suffice_is_not_tried(monkeypatch: pytest.MonkeyPa
             time.sleep(0.002)
         held[0] = 0
 
-    monkeypatch.setattr(fit, "current_memory", memory)
+    monkeypatch.setattr(fitting, "current_memory", memory)
     found = find_batch_size(run, "cpu", free=lambda: 200_000_000, clock=lambda: now[0])
     # 2 and 4 take 60 and 120 MB; 8 would take 240 MB, more than the share of the free 200 that may be used.
     assert found.size == 4 and tried == [1, 2, 4] and "8 would need more memory" in found.stopped
