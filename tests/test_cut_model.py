@@ -11,7 +11,7 @@ import torch
 from cut_zoo import cut_settings
 from PIL import Image
 from safetensors.torch import load, save
-from training_zoo import settings, world
+from training_zoo import isthmus, settings, world
 
 import isthmus as package
 from isthmus.config import RunConfig
@@ -175,3 +175,9 @@ def test_the_crops_are_of_one_scale_at_every_size(size: int, resize: int | None,
 def test_wrong_settings_are_one_sentence(folder: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(IsthmusError, match=sentence):
         train(cut_settings(folder, **changes), tmp_path / "run")
+
+
+def test_evaluate_says_first_that_a_run_is_a_translator(run: Path) -> None:
+    done = isthmus("evaluate", run)
+    assert done.returncode == 2 and "holds a translator, not an encoder" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

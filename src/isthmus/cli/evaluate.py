@@ -55,7 +55,8 @@ def evaluate(
     from isthmus.cli.common import plain, print_json
     from isthmus.data.images import show_name
     from isthmus.errors import IsthmusError
-    from isthmus.io import atomic_write_json, make_folder
+    from isthmus.io import atomic_write_json, make_folder, read_json
+    from isthmus.models.card import refuse_translator
 
     if by not in ("auto", "label", "identity"):
         raise IsthmusError(f"--by {by} is unknown; choose label, identity or auto.")
@@ -65,6 +66,9 @@ def evaluate(
         raise IsthmusError(f"There is no run {show_name(run)}; name the folder that  isthmus train --out  wrote.")
     if out is not None and Path(out).suffix != ".json":
         raise IsthmusError(f"--out {out} must end in .json; the report stands beside it as .html.")
+    described = Path(run) / "model" / "config.json"
+    if described.is_file():
+        refuse_translator(read_json(described), run)
     # What can be wrong with arguments and places shows now, not after all images are embedded.
     domains = _domains(Path(run), split, query_domain, gallery_domain, root)
     rows = [_rows(domain, split) for domain in domains]

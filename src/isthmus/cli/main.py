@@ -58,8 +58,8 @@ def explain(error: BaseException) -> int | None:
         return 0
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _torch_cpu_memory(error):
         return _say(
-            "The memory ran out: make the batch or the images smaller (--set train.batch_size=..., "
-            "--set model.image_size=...) or close other programs.",
+            "The memory ran out: make the batch or the images smaller (train: --set train.batch_size=..., --set "
+            "model.image_size=...; translate: --set batch_size=..., --set size=...) or close other programs.",
             1,
             error,
         )

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.errors import IsthmusError
+
+
+def refuse_translator(config: Any, path: object) -> None:
+    """Say what a translator is for where an encoder is wanted; `config` is the model folder's `config.json`."""
+    if isinstance(config, dict) and config.get("kind") == "cut":
+        raise IsthmusError(
+            f"{path} holds a translator, not an encoder; use it with  isthmus translate --translator cut --set "
+            f"run={path}."
+        )
+
 
 def model_card(config: dict[str, Any]) -> str:
     """Markdown for the README of a model folder, from its `config.json`."""

@@ -20,6 +20,7 @@ from isthmus.data.transforms import Preprocessing
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_folder, canonical_json, explain_os_errors, read_json
 from isthmus.models.backbones import preprocessing_of, read_weights
+from isthmus.models.card import refuse_translator
 from isthmus.models.modules import Encoder, active_domain, build_encoder
 from isthmus.ops import normalise
 from isthmus.progress import track
@@ -201,11 +202,7 @@ class Model:
         if not (folder / "config.json").is_file():
             raise IsthmusError(f"{path} is no model: there is no config.json in it; name a run or a model folder.")
         config = read_json(folder / "config.json")
-        if isinstance(config, dict) and config.get("kind") == "cut":
-            raise IsthmusError(
-                f"{path} holds a translator, not an encoder; use it with  isthmus translate --translator cut --set "
-                f"run={path}."
-            )
+        refuse_translator(config, path)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise IsthmusError(f"{folder}/config.json is not of a model that this version reads (format {FORMAT}).")
         try:
