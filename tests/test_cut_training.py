@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ from cut_worker import work
 from cut_zoo import cut_method, cut_settings
 from PIL import Image
 from safetensors.torch import load
-from test_distributed import HERE, difference, free_port, torchrun_variables
-from training_zoo import environment, world
+from test_distributed import difference, two_processes
+from training_zoo import same, world
 
 from isthmus.errors import IsthmusError
 from isthmus.methods.base import Processes
@@ -38,16 +36,6 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
     train(cut_settings(folder, cut__samples=3), out)
     return out
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return bool(torch.equal(a, b)) and a.dtype == b.dtype
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def state(out: Path) -> dict[str, Any]:
@@ -192,20 +180,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one(folder: Path, tmp_pa
     paths = [tmp_path / f"{number}.yaml" for number in range(2)]
     for config, path in zip(configs, paths, strict=True):
         config.save(path)
-    port, worker = free_port(), HERE / "cut_worker.py"
-    started = [
-        subprocess.Popen(
-            [sys.executable, worker, tmp_path / "out", tmp_path / f"{rank}.pt", "2", *paths],
-            env=environment(PYTHONPATH=str(HERE), **torchrun_variables(rank, 2, port)),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    ranks = two_processes(tmp_path, "cut_worker.py", lambda result: [tmp_path / "out", result, "2", *paths])
     for number, config in enumerate(configs):
         alone = work(config, tmp_path / "alone", 2)
         for step, (one, *two) in enumerate(zip(alone, ranks[0][number], ranks[1][number], strict=True)):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +59,28 @@ def torchrun_variables(rank: int, world_size: int, port: int) -> dict[str, str]:
 
 def run_two(config: RunConfig, tmp_path: Path) -> list[dict[str, Any]]:
     config.save(tmp_path / "run.yaml")
-    port, worker = free_port(), HERE / "distributed_worker.py"
+    return two_processes(
+        tmp_path, "distributed_worker.py", lambda result: [tmp_path / "run.yaml", tmp_path / "out", result, str(STEPS)]
+    )
+
+
+def two_processes(tmp_path: Path, worker: str, arguments: Callable[[Path], list[Any]]) -> list[dict[str, Any]]:
+    """What two gloo processes leave in their files, each a script of this folder called with `arguments(file)`."""
+    port = free_port()
+    files = [tmp_path / f"{rank}.pt" for rank in (0, 1)]
     started = [
         subprocess.Popen(
-            [sys.executable, worker, tmp_path / "run.yaml", tmp_path / "out", tmp_path / f"{rank}.pt", str(STEPS)],
+            [sys.executable, HERE / worker, *arguments(file)],
             env=environment(PYTHONPATH=str(HERE), **torchrun_variables(rank, 2, port)),
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in (0, 1)
+        for rank, file in enumerate(files)
     ]
     for process in started:
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
-    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [torch.load(file, weights_only=True) for file in files]
 
 
 def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_zoo import BATCH_NORM, command, environment, isthmus, settings, world
+from training_zoo import BATCH_NORM, command, environment, isthmus, same, settings, world
 
 from isthmus.errors import IsthmusError
 from isthmus.train.checkpoint import load_checkpoint
@@ -36,16 +36,6 @@ def state(out: Path) -> dict[str, Any]:
     for line in lines:
         line.pop("seconds")
     return {**checkpoint, "log": lines, "model": load_file(out / "model" / "model.safetensors")}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return bool(torch.equal(a, b)) and a.dtype == b.dtype
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:

@@ -137,3 +137,14 @@ def isthmus(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         command(*arguments), env=environment(**more), capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal to the bit: tensors, numbers, and dictionaries and lists of them."""
+    if isinstance(a, torch.Tensor):
+        return bool(torch.equal(a, b)) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)

@@ -94,7 +94,9 @@ def _fit(config: Any, folder: Path, resume: bool, as_json: bool) -> None:
 
 
 def _next_commands(config: Any, shown: str) -> list[str]:
-    if config.method not in ("cut", "fastcut"):
+    from isthmus.config import CUT_METHODS
+
+    if config.method not in CUT_METHODS:
         return [f"isthmus evaluate {shown}", f"isthmus index {shown} PICTURES --out CATALOG"]
     a, b = config.data.query.name, config.data.gallery.name
     ways = {"query-to-gallery": [(a, b)], "gallery-to-query": [(b, a)], "both": [(a, b), (b, a)]}

@@ -1,7 +1,7 @@
 """Settings: typed, checked together, read from YAML and from `--set`."""
 
 from isthmus.config.presets import PRESETS, presets_of
-from isthmus.config.run import RunConfig, read_yaml
+from isthmus.config.run import CUT_METHODS, RunConfig, read_yaml
 from isthmus.config.sections import (
     AugmentConfig,
     CutConfig,
@@ -14,6 +14,7 @@ from isthmus.config.sections import (
 )
 
 __all__ = [
+    "CUT_METHODS",
     "PRESETS",
     "AugmentConfig",
     "CutConfig",

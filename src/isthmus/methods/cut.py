@@ -143,7 +143,6 @@ class _Direction:
         self.source, self.target = images[side], images[1 - side]
         member = method.model.translations.members[str(side)]
         assert isinstance(member, Translation)
-        self.member = member
         random_places = torch.Generator().manual_seed(stable_hash("places", side, *draw) >> 1)
         size = (self.source.shape[2], self.source.shape[3])
         self.places = draw_places(member.generator, member.wanted, size, self.settings.patches, random_places)
@@ -225,8 +224,7 @@ class SampleSheets:
         tiles: list[list[Tile | None]] = []
         for side in self.model.sides:
             name = self.model.domains[side]
-            pictures = [load_image(row.path, min_side=self.model.preprocessing.size) for row in self.rows[side]]
-            made = self._translate(side, self.rows[side])
+            pictures, made = self._translate(side, self.rows[side])
             tiles.append([Tile(picture, name, "blue") for picture in pictures])
             tiles.append([Tile(picture, self.model.domains[1 - side]) for picture in made])
         stream = io.BytesIO()
@@ -235,9 +233,10 @@ class SampleSheets:
         atomic_write_bytes(self.folder / f"{self.method.begun:04}.png", stream.getvalue())
         return Verdict({})
 
-    def _translate(self, side: int, rows: list[Row]) -> list[Image.Image]:
+    def _translate(self, side: int, rows: list[Row]) -> tuple[list[Image.Image], list[Image.Image]]:
+        """The images of some rows, and their translations."""
         pictures = [load_image(row.path, min_side=self.model.preprocessing.size) for row in rows]
-        return self.model.translate(pictures, side)
+        return pictures, self.model.translate(pictures, side)
 
     def probe(self, rows: list[Row]) -> None:
         """Translate some images."""

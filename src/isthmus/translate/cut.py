@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
 from PIL import Image
 from pydantic import Field
 
 from isthmus.errors import IsthmusError
 from isthmus.models.cut import CutModel
 from isthmus.translate.base import Samples, TranslatorSettings
+from isthmus.translate.device import pick_device
 
 MULTIPLE = 4  # the generator halves its maps twice
 
@@ -53,7 +53,7 @@ class CutTranslator:
     @classmethod
     def resolve(cls, settings: CutTranslatorSettings, samples: Samples) -> tuple[CutTranslatorSettings, list[str]]:
         """The target from the translation, size and fingerprint from the run."""
-        _device(settings.device)
+        pick_device(settings.device)
         model = _load(settings.run)
         target = settings.target or samples.target_domain
         model.side_to(target)
@@ -73,7 +73,7 @@ class CutTranslator:
         if settings.weights != self.model.fingerprint:
             raise IsthmusError(_changed(settings.run))
         self.side = self.model.side_to(settings.target)
-        self.model.translations.to(_device(settings.device))
+        self.model.translations.to(pick_device(settings.device))
 
     def translate(
         self, images: Sequence[Image.Image], seeds: Sequence[int], labels: Sequence[str | None]
@@ -90,13 +90,3 @@ def _load(run: str) -> CutModel:
 
 def _changed(run: str) -> str:
     return f"The CUT in {run} has changed since this translation began; translate into another folder with --out."
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            said = (str(error).splitlines() or ["not available"])[0]
-            raise IsthmusError(f"Setting 'device': {name} can't be used here ({said}); choose auto or cpu.") from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

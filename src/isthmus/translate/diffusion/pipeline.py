@@ -24,23 +24,6 @@ _waiting: dict[str, Any] = {}
 _lock = threading.Lock()
 
 
-def pick_device(device: str) -> str:
-    """`device` as torch names it, "auto" settled; one that is not there is an `IsthmusError`.
-
-    Example:
-        >>> pick_device("cpu")
-        'cpu'
-    """
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return next(name for name, present in there.items() if present)
-    if not there.get(device, False):
-        raise IsthmusError(f"device={device}: this machine has none; choose device=auto, or go on where it was begun.")
-    return device
-
-
 def pick_dtype(dtype: str, device: str, model: Path | None = None) -> str:
     """`dtype`, "auto" settled: half precision on CUDA (bfloat16 for models newer than Stable Diffusion's UNets).
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from isthmus.errors import IsthmusError
 from isthmus.translate.base import NoPicture, Samples, TranslatorSettings
+from isthmus.translate.device import pick_device
 from isthmus.translate.diffusion.arguments import call_with, check_steps, class_name, settle_arguments, takes_batches
 from isthmus.translate.diffusion.explain import explain_running, need_diffusers
 from isthmus.translate.diffusion.fit import find_batch_size
@@ -19,7 +20,6 @@ from isthmus.translate.diffusion.noise import generators
 from isthmus.translate.diffusion.pipeline import (
     keep,
     loading_key,
-    pick_device,
     pick_dtype,
     quiet,
     save_memory,
