@@ -48,7 +48,7 @@ def cut_method(config: RunConfig, *, fresh: bool = False) -> Cut:
     kind = find_method(config.method)
     assert issubclass(kind, Cut)
     data = read_training_data(config.data, synthetic=False, seed=config.seed)
-    model = kind.build(config, data.names)
+    model = kind.build(config, data)
     for part in () if fresh else model.modules().values():
         enlarge(part)
     return kind(config, model, data, ImageSource(model.preprocessing, 100), Processes())

@@ -16,6 +16,7 @@ from training_zoo import isthmus, settings, world
 import isthmus as package
 from isthmus.config import RunConfig
 from isthmus.config.presets import presets_of
+from isthmus.data.training import TrainingData
 from isthmus.errors import IsthmusError
 from isthmus.methods.cut import Cut
 from isthmus.models.cut import CutModel
@@ -152,7 +153,8 @@ def test_presets_are_the_papers() -> None:
 )
 def test_the_crops_are_of_one_scale_at_every_size(size: int, resize: int | None, expected: int) -> None:
     small = {"cut.width": 4, "cut.discriminator_width": 4, "model.image_size": size, "augment.resize": resize}
-    model = Cut.build(RunConfig.build("default", {"method": "cut"}, small), ("ink", "paint"))
+    data = TrainingData(("ink", "paint"), ([], []), ([], []))
+    model = Cut.build(RunConfig.build("default", {"method": "cut"}, small), data)
     assert (model.preprocessing.size, model.preprocessing.resize) == (size, expected)
 
 

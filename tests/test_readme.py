@@ -126,7 +126,7 @@ def test_every_command_names_only_what_exists() -> None:
 
 
 def test_a_wrong_command_would_be_noticed() -> None:
-    for words in (["trian"], ["train", "--mthod"], ["train", "--method"], ["evaluate", "a", "b"], ["catalog", "x"]):
+    for words in (["trian"], ["train", "--mthod"], ["train", "--method"], ["index", "a", "b", "c"], ["catalog", "x"]):
         with pytest.raises(AssertionError):
             known(words)
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "isthmus"
 # A room imports rooms of smaller rank, and itself. The ground floor is one room.
 GROUND = ("errors", "io", "ops", "plan", "progress", "runtime")
 ROOMS = (
-    "config", "data", "models", "losses", "evaluate", "methods", "train", "translate", "report", "catalog", "export",
-    "scale", "serve", "cli",
+    "config", "data", "models", "losses", "evaluate", "methods", "train", "translate", "report", "benchmark", "catalog",
+    "export", "scale", "serve", "cli",
 )  # fmt: skip
 RANK = {**dict.fromkeys(GROUND, 0), **{room: rank for rank, room in enumerate(ROOMS, start=1)}}
 # What `isthmus/__init__.py` hands on lazily, by the room it comes from.

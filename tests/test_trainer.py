@@ -18,8 +18,8 @@ import isthmus as package
 from isthmus import io as files
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.metrics import retrieval_metrics
-from isthmus.methods.base import Verdict
-from isthmus.methods.judge import AUTO, Judge
+from isthmus.methods.base import AUTO, Verdict
+from isthmus.methods.judge import Judge
 from isthmus.methods.syncdr import SynCDR
 from isthmus.train import trainer as loop
 from isthmus.train.build import learning_rate

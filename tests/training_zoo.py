@@ -107,7 +107,7 @@ def method_of(config: RunConfig) -> SynCDR:
     kind = find_method(config.method)
     data = read_training_data(config.data, synthetic=kind.uses_synthetic, seed=config.seed)
     assert issubclass(kind, SynCDR)
-    model = kind.build(config, data.names)
+    model = kind.build(config, data)
     model.encoder.eval()
     method = kind(config, model, data, ImageSource(model.preprocessing, 100), Processes())
     assert isinstance(method, SynCDR)

@@ -17,7 +17,7 @@ from isthmus.cli.common import visible
 from isthmus.errors import IsthmusError
 
 # In the order of the work: this is the order of `isthmus --help`.
-VERBS = ("demo", "check", "translate", "train", "evaluate", "index", "search", "catalog")
+VERBS = ("demo", "data", "check", "translate", "train", "evaluate", "index", "search", "catalog", "benchmark")
 TRACEBACK = "ISTHMUS_TRACEBACK"
 
 

@@ -13,7 +13,7 @@ from isthmus.errors import IsthmusError
 def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with any of the settings.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="syncdr, cds, pretrained; cut and fastcut make a translator.")
+        str | None, typer.Option(help="syncdr, cds, ihda, pretrained; cut and fastcut make a translator.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="default, tiny or paper: one dial for the rest.")] = None,
     query_domain: Annotated[
@@ -21,6 +21,9 @@ def train(
         typer.Option(help="NAME=PATH[,val=PATH][,test=PATH]: folder, list or table of the images that ask."),
     ] = None,
     gallery_domain: Annotated[str | None, typer.Option(help="The same for the images that are found.")] = None,
+    source_domain: Annotated[
+        str | None, typer.Option(help="ihda: the same for attribute-labelled images that look like the gallery's.")
+    ] = None,
     root: Annotated[str | None, typer.Option(help="Folder that the paths in lists are relative to.")] = None,
     synthetic: Annotated[list[str] | None, typer.Option(help="Folder that `isthmus translate` wrote.")] = None,
     weights: Annotated[str | None, typer.Option(help="'pretrained', 'random' or a checkpoint file.")] = None,
@@ -35,7 +38,7 @@ def train(
     plan: Annotated[bool, typer.Option(help="Estimate time, memory and disk, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train an encoder, or with --method cut a translator, for two domains of unpaired images."""
+    """Train an encoder for two domains, unpaired or (--method ihda) in labelled pairs, or a translator (cut)."""
     from isthmus.cli.common import parse_settings, print_json
     from isthmus.config import DomainConfig, RunConfig, read_yaml
 
@@ -50,7 +53,7 @@ def train(
         "train.devices": devices,
         "train.nodes": nodes,
     }
-    for name, text in (("query", query_domain), ("gallery", gallery_domain)):
+    for name, text in (("query", query_domain), ("gallery", gallery_domain), ("source", source_domain)):
         if text is not None:
             named[f"data.{name}"] = DomainConfig.parse(text, root=root).model_dump()
     layer = {name: value for name, value in named.items() if value is not None} | changes

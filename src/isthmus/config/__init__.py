@@ -1,5 +1,6 @@
 """Settings: typed, checked together, read from YAML and from `--set`."""
 
+from isthmus.config.ihda import IhdaConfig
 from isthmus.config.presets import PRESETS, presets_of
 from isthmus.config.run import CUT_METHODS, RunConfig, read_yaml
 from isthmus.config.sections import (
@@ -20,6 +21,7 @@ __all__ = [
     "CutConfig",
     "DataConfig",
     "DomainConfig",
+    "IhdaConfig",
     "LossConfig",
     "ModelConfig",
     "RunConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.config.ihda_presets import IHDA_PRESETS
 from isthmus.errors import IsthmusError
 
 # One dial: everything else follows from it.
@@ -71,11 +72,11 @@ _FASTCUT_PRESETS = {
     "tiny": _fast(_CUT_PRESETS["tiny"]),
     "paper": _fast(_CUT_PRESETS["paper"], epochs=200),
 }
-_OF_METHOD = {"cut": _CUT_PRESETS, "fastcut": _FASTCUT_PRESETS}
+_OF_METHOD = {"cut": _CUT_PRESETS, "fastcut": _FASTCUT_PRESETS, "ihda": IHDA_PRESETS}
 
 
 def presets_of(method: str) -> dict[str, dict[str, Any]]:
-    """The presets of a method by name; all methods have the same names.
+    """The presets of a method by name; all methods have `default`, `tiny` and `paper`.
 
     Example:
         >>> presets_of("fastcut")["paper"]["train"]["epochs"]

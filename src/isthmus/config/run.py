@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from isthmus.config.ihda import IhdaConfig
 from isthmus.config.presets import preset_of
 from isthmus.config.sections import (
     AugmentConfig,
@@ -19,6 +20,7 @@ from isthmus.config.sections import (
     TrainConfig,
     sentence_of,
 )
+from isthmus.config.sizes import show, sides
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_text, fingerprint
 
@@ -41,47 +43,67 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()  # copied by pydantic for each run
     loss: LossConfig = LossConfig()  # copied by pydantic for each run
     cut: CutConfig = CutConfig()  # copied by pydantic for each run
+    ihda: IhdaConfig = IhdaConfig()  # copied by pydantic for each run
     train: TrainConfig = TrainConfig()  # copied by pydantic for each run
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        if self.augment.resize is not None and self.augment.resize < self.model.image_size:
-            raise ValueError("augment.resize is smaller than model.image_size; a crop can't be larger than the image")
+        self._sizes()
         if self.data.query and self.data.gallery and self.data.query.name == self.data.gallery.name:
             raise ValueError("data.query.name and data.gallery.name are equal; give the two domains different names")
         if self.train.batch_size < 2 and self.method not in CUT_METHODS:
             raise ValueError("train.batch_size = 1 is too small: images are told apart from others of their batch")
-        if self.method in CUT_METHODS and (self.model.image_size % 4 or self.model.image_size < 32):
-            side = self.model.image_size
-            raise ValueError(f"model.image_size = {side} must be a multiple of 4 from 32 on for {self.method}")
         if self.train.batch_size % (self.train.devices * self.train.nodes):
             raise ValueError("train.batch_size can't be divided among the processes; make it a multiple of them")
         self._only_what_the_method_reads()
         return self
 
+    def _sizes(self) -> None:
+        size, resize = self.model.image_size, self.augment.resize
+        height, width = sides(size)
+        if self.method in CUT_METHODS:
+            for name, value in (("model.image_size", size), ("augment.resize", resize)):
+                if isinstance(value, tuple):
+                    raise ValueError(f"{name} = {show(value)} is not square, as {self.method} needs it; give one side")
+            if height % 4 or height < 32:
+                raise ValueError(f"model.image_size = {height} must be a multiple of 4 from 32 on for {self.method}")
+        if resize is None:
+            return
+        if isinstance(resize, int) and isinstance(size, tuple):
+            # Squashed to a square, and then a part of it cut out: hardly what anybody means.
+            raise ValueError(
+                f"augment.resize = {resize} is square and model.image_size = {show(size)} is not; give height x width"
+            )
+        if sides(resize)[0] < height or sides(resize)[1] < width:
+            raise ValueError("augment.resize is smaller than model.image_size; a crop can't be larger than the image")
+
     def _only_what_the_method_reads(self) -> None:
         """A setting that would change nothing is a misunderstanding."""
-        if self.method not in CUT_METHODS:
-            if self.cut != CutConfig():
-                raise ValueError(f"{self.method} doesn't use settings cut.*; leave them out, or choose --method cut")
-            return
-        if self.train.select not in ("auto", "last"):
-            raise ValueError(
-                f"train.select = {self.train.select} is not to be had with {self.method}, which has no score: its last "
-                "epoch is kept; leave it out"
-            )
-        useless = ["data.synthetic"] if self.data.synthetic else []
-        useless += ["train.balance"] if self.train.balance else []
-        for name, part, usual in (("model", self.model, ModelConfig()), ("loss", self.loss, LossConfig())):
-            useless += [
-                f"{name}.{key}"
-                for key, value in part
-                if value != getattr(usual, key) and (name, key) != ("model", "image_size")
-            ]
-        if useless:
-            raise ValueError(
-                f"{self.method} trains networks of its own and doesn't use {', '.join(useless)}; leave it out"
-            )
+        mine = {"cut": CUT_METHODS, "ihda": ("ihda",)}
+        for name, usual in (("cut", CutConfig()), ("ihda", IhdaConfig())):
+            if self.method not in mine[name] and getattr(self, name) != usual:
+                raise ValueError(
+                    f"{self.method} doesn't use settings {name}.*; leave them out, or choose --method {name}"
+                )
+        useless: list[str] = []
+        reads: tuple[str, ...] = ()
+        if self.method != "ihda" and self.data.source is not None:
+            raise ValueError(f"{self.method} has no use for data.source; leave it out, or choose --method ihda")
+        if self.method in ("ihda", *CUT_METHODS):
+            useless += ["data.synthetic"] if self.data.synthetic else []
+            useless += ["train.balance"] if self.train.balance else []
+            useless += _changed("loss", self.loss, LossConfig())
+        if self.method in CUT_METHODS:
+            if self.train.select not in ("auto", "last"):
+                raise ValueError(
+                    f"train.select = {self.train.select} is not to be had with {self.method}, which has no score: its "
+                    "last epoch is kept; leave it out"
+                )
+            reads = ("model.image_size",)
+            useless += _changed("model", self.model, ModelConfig())
+        if useless := [name for name in useless if name not in reads]:
+            own = " trains networks of its own and" if self.method in CUT_METHODS else ""
+            raise ValueError(f"{self.method}{own} doesn't use {', '.join(useless)}; leave it out")
 
     @classmethod
     def build(cls, preset: str = "default", *layers: dict[str, Any]) -> RunConfig:
@@ -145,3 +167,7 @@ def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
             _merge(inner, value)
         else:
             into[head] = value
+
+
+def _changed(name: str, part: Section, usual: Section) -> list[str]:
+    return [f"{name}.{key}" for key, value in part if value != getattr(usual, key)]

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from isthmus.config.sizes import NetworkSize, Size
 from isthmus.errors import IsthmusError
 
 SPLITS = ("train", "val", "test")
+Filter = Literal["none", "grey", "edges"]
 
 
 class Section(BaseModel):
@@ -68,6 +70,7 @@ class DataConfig(Section):
 
     query: DomainConfig | None = None
     gallery: DomainConfig | None = None
+    source: DomainConfig | None = Field(None, description="ihda: attribute-labelled images like the gallery's")
     synthetic: list[str] = Field(default_factory=list, description="folders that `isthmus translate` wrote")
     on_bad_image: Literal["raise", "skip"] = "raise"
     holdout: float = Field(0.1, ge=0, lt=1, description="share of training images for choosing where there is no val")
@@ -78,9 +81,10 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     """Random changes of training images; each image and each counterpart draws its own."""
 
-    resize: int | None = Field(
-        None, gt=0, description="side before the random crop; default 8/7 of the size, CUT 286/256"
+    resize: Size | None = Field(
+        None, description="size before the random crop, as model.image_size; default 8/7 of it, CUT 286/256"
     )
+    pad: int = Field(0, ge=0, description="pixels that the border is widened by on each side before the random crop")
     crop: float = Field(1.0, gt=0, le=1, description="smallest area share of a random resized crop; 1: fixed-size crop")
     flip: bool = True
     brightness: float = Field(0.0, ge=0, le=1)
@@ -88,6 +92,7 @@ class AugmentConfig(Section):
     saturation: float = Field(0.0, ge=0, le=1)
     grey: float = Field(0.0, ge=0, le=1, description="share of images turned grey")
     rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees")
+    erase: float = Field(0.0, ge=0, le=1, description="share of images of which a random rectangle is erased")
 
 
 class ModelConfig(Section):
@@ -96,7 +101,12 @@ class ModelConfig(Section):
     backbone: str = Field("mobilenetv2_100", description="any timm model name")
     weights: str = Field("pretrained", description="'pretrained' (timm's hub weights), 'random', or a file")
     dim: int = Field(0, ge=0, description="width of the linear projection; 0: none, the backbone's own features")
-    image_size: int = Field(128, ge=16)
+    image_size: NetworkSize = Field(128, description="side in pixels, or height x width such as 384x128")
+    query_filter: Filter = Field("none", description="what the query domain's images become: grey, or edges (drawn)")
+    gallery_filter: Filter = Field("none", description="the same of the gallery domain's images, and of data.source")
+    drop_stages: int = Field(0, ge=0, description="the backbone's last stages left out: finer, less of categories")
+    grid: int = Field(1, ge=1, description="features of grid x grid cells, joined: for things in one place and pose")
+    neck: bool = Field(False, description="batch norm behind the features, as person re-identification has it")
     domain_norm: bool = Field(False, description="batch-norm statistics kept per domain")
     freeze_norm: bool = Field(False, description="batch norm uses its stored statistics in training too")
     centring: bool = Field(True, description="subtract each domain's training mean when encoding")
@@ -154,9 +164,13 @@ class TrainConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     betas: tuple[float, float] = Field((0.9, 0.999), description="of adam and adamw")
     weight_decay: float = Field(5e-4, ge=0)
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    decay_from: float = Field(0.5, ge=0, le=1, description="linear: share of the steps before the rate begins to fall")
+    schedule: Literal["constant", "cosine", "linear", "exponential"] = "cosine"
+    decay_from: float = Field(
+        0.5, ge=0, le=1, description="linear and exponential: share of the steps before the rate begins to fall"
+    )
+    decay_rate: float = Field(0.8, gt=0, le=1, description="exponential: what ten epochs multiply the rate by")
     warmup_steps: int = Field(0, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0, description="the same in epochs, of each step of a method that has two")
     clip_norm: float | None = Field(None, gt=0)
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool = True

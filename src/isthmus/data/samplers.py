@@ -32,3 +32,19 @@ def local_part(batch: list[int], rank: int, world: int) -> list[int]:
     """The share of a batch that process `rank` of `world` works on; shares are equal, a rest is dropped."""
     size = len(batch) // world
     return batch[rank * size : (rank + 1) * size]
+
+
+def pick(count: int, wanted: int, *draw: str | int) -> list[int]:
+    """`wanted` positions in [0, count), without a repeat as long as there are others; a function of `draw` alone.
+
+    The K of P x K sampling: an identity with fewer images gives some of them again, in another view.
+
+    Example:
+        >>> sorted(pick(2, 4, "id", 0))
+        [0, 0, 1, 1]
+    """
+    rng = np.random.default_rng(stable_hash("pick", *draw))
+    positions: list[int] = []
+    while len(positions) < wanted:
+        positions += rng.permutation(count).tolist()
+    return positions[:wanted]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from isthmus.data.images import ImageError
 from isthmus.data.loading import ImageSource, prefetch
 from isthmus.data.manifest import Row
@@ -27,7 +25,7 @@ def screen(data: TrainingData, source: ImageSource, *, threads: int, on_bad: str
     Raises:
         IsthmusError: an image is unreadable and `on_bad` is `"raise"`, or too few are left.
     """
-    rows = [*itertools.chain(*data.train, *data.val, *data.counterparts.values())]
+    rows = data.rows()
 
     def look(row: Row) -> str | None:
         try:
@@ -50,6 +48,7 @@ def screen(data: TrainingData, source: ImageSource, *, threads: int, on_bad: str
         )
     data.train = _without(data.train, reasons)
     data.val = _without(data.val, reasons)
+    data.source = [row for row in data.source if row.id not in reasons]
     data.counterparts = {
         key: kept for key, made in data.counterparts.items() if (kept := [r for r in made if r.id not in reasons])
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ class TrainingData:
         train: real training rows of each domain.
         val: rows of each domain for choosing an epoch.
         counterparts: synthetic rows by the id of the image they were made from.
+        source: attribute-labelled rows of a third set, which look like the gallery's.
         held_out: whether `val` was taken out of the training images.
         notes: what the user should hear.
     """
@@ -32,6 +34,11 @@ class TrainingData:
     counterparts: dict[str, list[Row]] = field(default_factory=dict)
     held_out: bool = False
     notes: list[str] = field(default_factory=list)
+    source: list[Row] = field(default_factory=list)
+
+    def rows(self) -> list[Row]:
+        """Every image that training may look at."""
+        return [*itertools.chain(*self.train, *self.val, *self.counterparts.values(), self.source)]
 
     def manifest(self) -> Manifest:
         """All rows, with their split."""
@@ -39,7 +46,8 @@ class TrainingData:
         splits += [replace(row, split="val") for side in self.val for row in side]
         known = {row.id: row.split for row in splits}
         made = [replace(row, split=known.get(key)) for key, rows in self.counterparts.items() for row in rows]
-        return Manifest([*splits, *made])
+        source = [replace(row, split="train") for row in self.source if row.id not in known]
+        return Manifest([*splits, *made, *source])
 
 
 def read_domain(domain: DomainConfig, split: str) -> Manifest | None:

@@ -6,6 +6,11 @@ metrics.py    both put together: scores, chance, intervals, values of each query
 intervals.py  bootstrap over queries, and the paired difference of two runs
 outcome.py    an evaluation as plain values for JSON
 run.py        both directions of embeddings or of a model, with and without centring
+summary.py    mean and standard deviation over runs of repeated splits and seeds
+repeats.py    the paired difference of two methods over such runs, with its interval
+attributes.py how well an attribute head reads each domain
+human.py      agreement with human triplets
+probe.py      whether a linear classifier tells two domains apart
 criteria.py   which epoch is best, without labels
 spread.py     collapse and domain gap
 """

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 By = Literal["label", "identity", "auto"]
 Vectors = Tensor | NDArray[Any]
-COMPARED = ("mAP@all", "mAP@200", "P@200", "Prec@1", "Prec@5", "Prec@15", "R@1", "R@10")
+COMPARED = ("mAP@all", "mAP@200", "P@200", "Prec@1", "Prec@5", "Prec@15", "R@1", "R@5", "R@10", "R@20", "mINP")
 
-__all__ = ["Evaluation", "Hit", "Side", "evaluate_embeddings", "evaluate_model", "relevance"]
+__all__ = ["Evaluation", "Hit", "Side", "embed_domains", "evaluate_embeddings", "evaluate_model", "relevance"]
 
 
 def evaluate_embeddings(
@@ -104,35 +104,20 @@ def evaluate_embeddings(
     return Evaluation(scores, f"mean/{metric}", by, sides, protocol, skipped)
 
 
-def evaluate_model(
+def embed_domains(
     model: Model,
     queries: Manifest,
     gallery: Manifest,
     *,
-    by: By = "auto",
     centring: bool | None = None,
-    ks: Cutoffs = Cutoffs(),
-    bootstrap: int = 1000,
-    seed: int = 0,
     batch_size: int = 64,
     workers: int = 2,
     progress: bool = False,
     on_bad: Literal["raise", "skip"] = "raise",
-) -> Evaluation:
-    """Embed the images of both domains once and measure both directions, with and without centring.
+) -> dict[str, tuple[Vectors, Vectors]]:
+    """Embed the images of both domains once: (n, d) and (m, d) for each setting, the main one first.
 
-    Args:
-        model: its `domains` name the query and the gallery domain.
-        queries: rows of the query domain, such as the test split.
-        gallery: rows of the gallery domain.
-        by: see `evaluate_embeddings`.
-        centring: True or False for that row alone; None for both rows, the model's own setting as the main one. A model
-            without training means has only the plain row.
-        ks, bootstrap, seed: see `evaluate_embeddings`.
-        batch_size, workers, progress, on_bad: see `Model.encode`. Skipped images are left out and listed.
-
-    Raises:
-        IsthmusError: a domain is empty, an image is unreadable (`on_bad="raise"`), or nothing is relevant.
+    Arguments and errors as of `evaluate_model`; a skipped image is a row of NaN.
     """
     plain: list[Tensor] = []
     for domain, rows in zip(model.domains, (queries, gallery), strict=True):
@@ -150,10 +135,53 @@ def evaluate_model(
         raise IsthmusError("This model has no training means to centre with; evaluate it with centring off.")
     main = "centred" if "centred" in pairs and (model.centring if centring is None else centring) else "plain"
     main_pair = pairs.pop(main)
-    result = evaluate_embeddings(
-        *main_pair, queries, gallery, by=by, setting=main, others=pairs if centring is None else None, ks=ks,
-        bootstrap=bootstrap, seed=seed,
+    return {main: main_pair, **(pairs if centring is None else {})}
+
+
+def evaluate_model(
+    model: Model,
+    queries: Manifest,
+    gallery: Manifest,
+    *,
+    by: By = "auto",
+    centring: bool | None = None,
+    ks: Cutoffs = Cutoffs(),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 2,
+    progress: bool = False,
+    on_bad: Literal["raise", "skip"] = "raise",
+    embedded: Mapping[str, tuple[Vectors, Vectors]] | None = None,
+) -> Evaluation:
+    """Embed the images of both domains once and measure both directions, with and without centring.
+
+    Args:
+        model: its `domains` name the query and the gallery domain.
+        queries: rows of the query domain, such as the test split.
+        gallery: rows of the gallery domain.
+        by: see `evaluate_embeddings`.
+        centring: True or False for that row alone; None for both rows, the model's own setting as the main one. A model
+            without training means has only the plain row.
+        ks, bootstrap, seed: see `evaluate_embeddings`.
+        batch_size, workers, progress, on_bad: see `Model.encode`. Skipped images are left out and listed.
+        embedded: what `embed_domains` gave for the same images, where it is needed for more than this.
+
+    Raises:
+        IsthmusError: a domain is empty, an image is unreadable (`on_bad="raise"`), or nothing is relevant.
+    """
+    pairs = dict(
+        embedded
+        if embedded is not None
+        else embed_domains(
+            model, queries, gallery, centring=centring, batch_size=batch_size, workers=workers, progress=progress,
+            on_bad=on_bad,
+        )
     )  # fmt: skip
+    main = next(iter(pairs))
+    result = evaluate_embeddings(
+        *pairs.pop(main), queries, gallery, by=by, setting=main, others=pairs, ks=ks, bootstrap=bootstrap, seed=seed
+    )
     return Evaluation(**{**vars(result), "model": model.fingerprint})
 
 

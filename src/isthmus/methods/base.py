@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from isthmus.config import RunConfig
 from isthmus.data.loading import ImageSource
 from isthmus.data.manifest import Row
-from isthmus.data.training import TrainingData
+from isthmus.data.training import TrainingData, read_training_data
 from isthmus.data.transforms import Preprocessing
+
+# Held-out images found from their counterparts. Where there are no counterparts `auto` takes the last epoch, which
+# loses less than any other label-free criterion does there: benchmarks/syncdr compares them.
+AUTO = ("counterpart_r1",)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,23 @@ class Trainee(Protocol):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a run with a learning-rate curve of its own.
+
+    Attributes:
+        name: for the log; empty where there is one stage.
+        epochs: how many.
+        lr: its learning rate; None: `train.lr`.
+        chosen: whether one of its epochs may become the run's model.
+    """
+
+    name: str
+    epochs: int
+    lr: float | None = None
+    chosen: bool = True
+
+
+@dataclass(frozen=True)
 class Verdict:
     """How good an epoch is.
 
@@ -143,6 +164,8 @@ class Method(ABC):
     name: ClassVar[str]
     uses_synthetic: ClassVar[bool] = False
     trains: ClassVar[bool] = True
+    #: figures that `train.select = auto` goes by, the first that was measured
+    auto: ClassVar[tuple[str, ...]] = AUTO
 
     def __init__(
         self, config: RunConfig, model: Any, data: TrainingData, source: ImageSource, processes: Processes
@@ -154,12 +177,19 @@ class Method(ABC):
         self.processes = processes
         #: what forward passes with gradients go through; the trainer puts its distributed wrappers here
         self.networks: dict[str, nn.Module] = dict(model.modules())
+        #: epochs that have begun, counted by the trainer
+        self.begun = 0
         #: the run's precision, for forward passes that do not go through `networks`
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod
+    def read(cls, config: RunConfig) -> TrainingData:
+        """The images that the settings name."""
+        return read_training_data(config.data, synthetic=cls.uses_synthetic, seed=config.seed)
+
+    @classmethod
     @abstractmethod
-    def build(cls, config: RunConfig, domains: tuple[str, str]) -> Trainee:
+    def build(cls, config: RunConfig, data: TrainingData) -> Trainee:
         """What the settings describe, untrained."""
 
     @property
@@ -168,22 +198,33 @@ class Method(ABC):
         device: torch.device = self.model.device
         return device
 
+    def stages(self) -> tuple[Stage, ...]:
+        """The run's stages, one after the other."""
+        return (Stage("", self.config.train.epochs),)
+
+    def rate_of(self, part: str) -> float:
+        """The part's learning rate over the run's."""
+        return 1.0
+
+    def enter(self, stage: int) -> None:  # noqa: B027
+        """Work before the first step of a stage; every optimiser starts afresh after it."""
+
     def start(self) -> None:  # noqa: B027  (most methods have nothing to do)
         """Work before the first step of a fresh run, such as filling memory banks."""
 
     @abstractmethod
     def epoch(self, number: int) -> Sequence[Any]:
-        """The step plans of an epoch, a function of the seed and `number` alone."""
+        """The step plans of an epoch, counted through all stages: a function of the seed and `number` alone."""
 
     @abstractmethod
     def load(self, plan: Any) -> Any:
         """Read the images of one plan; called in threads ahead of time, on the CPU."""
 
     @abstractmethod
-    def updates(self, batch: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """One step: for each update the part's name and its named, weighted losses, whose sum is minimised.
+    def updates(self, batch: Any) -> Iterator[tuple[str | tuple[str, ...], dict[str, Tensor]]]:
+        """One step: for each update the part's name, or those of several parts, and the named, weighted losses.
 
-        The part is updated before the next losses are asked for.
+        Their sum is minimised; the parts are updated before the next losses are asked for.
         """
 
     def after_step(self) -> None:  # noqa: B027

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from isthmus.config import RunConfig
+from isthmus.config.sizes import sides
 from isthmus.data.images import load_image
 from isthmus.data.loading import ImageSource
 from isthmus.data.manifest import Row
@@ -64,7 +65,6 @@ class Cut(Method):
         self, config: RunConfig, model: CutModel, data: TrainingData, source: ImageSource, processes: Processes
     ) -> None:
         super().__init__(config, model, data, source, processes)
-        self.begun = 0  # epochs
         if not (config.cut.gan_weight or config.cut.nce_weight):
             raise IsthmusError("All losses are switched off; set cut.gan_weight or cut.nce_weight above 0.")
         for rows, name in zip(data.train, data.names, strict=True):
@@ -78,14 +78,14 @@ class Cut(Method):
             data.notes.append(f"The smaller domain has {fewest} images to train on: {said}.")
 
     @classmethod
-    def build(cls, config: RunConfig, domains: tuple[str, str]) -> CutModel:
+    def build(cls, config: RunConfig, data: TrainingData) -> CutModel:
         """Networks of random weights."""
-        size = config.model.image_size
-        return CutModel.create(config.cut, domains, size, config.augment.resize or round(size * LOAD_SIZE))
+        size, resize = sides(config.model.image_size)[0], config.augment.resize  # the settings' check: square
+        resize = round(size * LOAD_SIZE) if resize is None else sides(resize)[0]
+        return CutModel.create(config.cut, data.names, size, resize)
 
     def epoch(self, number: int) -> Sequence[Plan]:
         """One pass over the larger domain, or `train.steps_per_epoch` steps."""
-        self.begun = number + 1
         size, seed = self.batch_size, self.config.seed
         counts = [len(rows) for rows in self.data.train]
         steps = self.config.train.steps_per_epoch or max(1, max(counts) // size)
@@ -105,7 +105,7 @@ class Cut(Method):
             )
         return Batch((views[0], views[1]), plan.draw)
 
-    def updates(self, batch: Batch) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def updates(self, batch: Batch) -> Iterator[tuple[str | tuple[str, ...], dict[str, Tensor]]]:
         """First the discriminators on the current translations, then generators and heads against the renewed ones."""
         settings = self.config.cut
         images = [self._input(part) for part in batch.images]
@@ -228,14 +228,14 @@ class SampleSheets:
             tiles.append([Tile(picture, name, "blue") for picture in pictures])
             tiles.append([Tile(picture, self.model.domains[1 - side]) for picture in made])
         stream = io.BytesIO()
-        contact_sheet(tiles, tile=max(96, min(256, self.model.preprocessing.size))).save(stream, format="PNG")
+        contact_sheet(tiles, tile=max(96, min(256, self.model.side))).save(stream, format="PNG")
         make_folder(self.folder)
         atomic_write_bytes(self.folder / f"{self.method.begun:04}.png", stream.getvalue())
         return Verdict({})
 
     def _translate(self, side: int, rows: list[Row]) -> tuple[list[Image.Image], list[Image.Image]]:
         """The images of some rows, and their translations."""
-        pictures = [load_image(row.path, min_side=self.model.preprocessing.size) for row in rows]
+        pictures = [load_image(row.path, min_side=self.model.side) for row in rows]
         return pictures, self.model.translate(pictures, side)
 
     def probe(self, rows: list[Row]) -> None:

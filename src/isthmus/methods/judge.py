@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,13 +13,10 @@ from isthmus.data.training import TrainingData
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.criteria import criteria
 from isthmus.evaluate.metrics import retrieval_metrics
-from isthmus.methods.base import Verdict
+from isthmus.methods.base import AUTO, Verdict
 from isthmus.models.encoder import Model
 
 MEAN_IMAGES = 2000  # a mean over more images moves by less than the means of two epochs differ
-# What `auto` goes by: held-out images found from their counterparts. Where there are no counterparts it takes the last
-# epoch, which loses less than any other criterion does there: benchmarks/syncdr compares them.
-AUTO = ("counterpart_r1",)
 
 
 class Judge:
@@ -29,10 +28,21 @@ class Judge:
         source: reads the images.
         threads: decoding threads.
         autocast: embed in bfloat16; for choosing only, scores are computed in float32 later.
+        relevant: what an image has in common with those that it should find.
     """
 
-    def __init__(self, model: Model, data: TrainingData, source: ImageSource, threads: int, autocast: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        data: TrainingData,
+        source: ImageSource,
+        threads: int,
+        autocast: bool,
+        *,
+        relevant: Callable[[Row], str | None] = lambda row: row.label or row.identity,
+    ) -> None:
         self.model, self.data, self.source, self.threads, self.autocast = model, data, source, threads, autocast
+        self.relevant = relevant
         self.pairs = tuple(
             [(row, data.counterparts[row.id][0]) for row in side if data.counterparts.get(row.id)] for side in data.val
         )
@@ -89,7 +99,7 @@ class Judge:
         return Verdict(figures, means)
 
     def _labelled(self, vectors: list[Tensor]) -> dict[str, float]:
-        labels = [[row.label or row.identity for row in rows] for rows in self.data.val]
+        labels = [[self.relevant(row) for row in rows] for rows in self.data.val]
         if any(label is None for side in labels for label in side):
             return {}
         if not set(labels[0]) & set(labels[1]):
@@ -112,8 +122,14 @@ class Judge:
         return figures
 
 
-def score_for(select: str, figures: dict[str, float], epoch: int) -> float:
+def score_for(select: str, figures: dict[str, float], epoch: int, auto: Sequence[str] = AUTO) -> float:
     """The number that the best epoch has most of.
+
+    Args:
+        select: `train.select`.
+        figures: what was measured.
+        epoch: the last one finished.
+        auto: the figures that `auto` goes by, the first that was measured; the last epoch where none was.
 
     Raises:
         IsthmusError: the setting names a criterion that is not measured here, or labels that are not there.
@@ -128,7 +144,7 @@ def score_for(select: str, figures: dict[str, float], epoch: int) -> float:
             )
         return figures["val/Prec@1"]
     if select == "auto":
-        return next((figures[name] for name in AUTO if name in figures), float(epoch))
+        return next((figures[name] for name in auto if name in figures), float(epoch))
     if select not in figures:
         known = ["auto", "labels", "last", *sorted(key for key in figures if not key.startswith("val/"))]
         raise IsthmusError(f"train.select = {select} is not measured in this run; choose one of: {', '.join(known)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ from isthmus.data.training import TrainingData
 from isthmus.methods.base import Method, Processes, Verdict
 from isthmus.methods.judge import Judge
 from isthmus.models.encoder import Architecture, Model
+
+M = TypeVar("M", bound=Model)
 
 
 class RetrievalMethod(Method):
@@ -28,16 +30,9 @@ class RetrievalMethod(Method):
         super().__init__(config, model, data, source, processes)
 
     @classmethod
-    def build(cls, config: RunConfig, domains: tuple[str, str]) -> Model:
+    def build(cls, config: RunConfig, data: TrainingData) -> Model:
         """The untrained model that the settings describe."""
-        settings = config.model
-        return Model.create(
-            Architecture(settings.backbone, settings.dim, settings.image_size, settings.domain_norm),
-            domains,
-            weights=settings.weights,
-            resize=config.augment.resize,
-            centring=settings.centring,
-        )
+        return build_model(Model, config, data.names)
 
     @property
     def network(self) -> nn.Module:
@@ -48,7 +43,7 @@ class RetrievalMethod(Method):
     def step(self, batch: Any) -> dict[str, Tensor]:
         """Named, weighted losses of a batch; their sum is minimised."""
 
-    def updates(self, batch: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def updates(self, batch: Any) -> Iterator[tuple[str | tuple[str, ...], dict[str, Tensor]]]:
         """The encoder, once."""
         yield "encoder", self.step(batch)
 
@@ -67,3 +62,27 @@ class RetrievalMethod(Method):
             "scores": {key: value for key, value in figures.items() if key.startswith("val/")},
             "scores_on": "validation images, centred" if self.config.model.centring else "validation images",
         }
+
+
+def build_model(kind: type[M], config: RunConfig, domains: tuple[str, str], *, towers: bool = False) -> M:
+    """The untrained model of a kind that the settings describe, with one encoder or a tower for each domain."""
+    settings = config.model
+    made = kind.create(
+        Architecture(
+            settings.backbone,
+            settings.dim,
+            settings.image_size,
+            domain_norm=settings.domain_norm,
+            neck=settings.neck,
+            towers=towers,
+            drop_stages=settings.drop_stages,
+            grid=settings.grid,
+        ),
+        domains,
+        weights=settings.weights,
+        resize=config.augment.resize,
+        centring=settings.centring,
+        filters=(settings.query_filter, settings.gallery_filter),
+    )
+    assert isinstance(made, kind)
+    return made

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from isthmus.config.sizes import Sides, compact, sides
 from isthmus.data.transforms import Preprocessing
 from isthmus.errors import IsthmusError
 from isthmus.runtime import prepare_torchvision
@@ -20,14 +21,14 @@ prepare_torchvision()
 import timm  # noqa: E402
 
 
-def create_backbone(name: str, weights: str = "pretrained", image_size: int | None = None) -> nn.Module:
+def create_backbone(name: str, weights: str = "pretrained", image_size: Sides | None = None) -> nn.Module:
     """Build a timm backbone without its classifier.
 
     Args:
         name: a timm model name, such as `resnet50`, `vit_base_patch16_clip_224.openai` or `mobilenetv2_100`.
         weights: `"pretrained"` (timm's own, from the hub or its cache), `"random"`, or a checkpoint file
             (`.safetensors`, or a `.pt`/`.pth` state dict, read with `weights_only`).
-        image_size: side of the input, for backbones whose position embedding depends on it.
+        image_size: side of the input, or (height, width), for backbones whose position embedding depends on it.
 
     Raises:
         IsthmusError: unknown name, missing file, or a checkpoint of another architecture.
@@ -118,14 +119,18 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def preprocessing_of(backbone: nn.Module, image_size: int, resize: int | None) -> Preprocessing:
+def preprocessing_of(
+    backbone: nn.Module, image_size: Sides, resize: Sides | None, filters: tuple[str, str] = ("none", "none")
+) -> Preprocessing:
     """The backbone's own mean, standard deviation and interpolation, at the wanted size."""
+    height, width = sides(image_size)
     cfg: dict[str, Any] = timm.data.resolve_model_data_config(backbone)
     mean, std = cfg["mean"], cfg["std"]
     return Preprocessing(
-        size=image_size,
-        resize=resize or -(-image_size * 8 // 7),
+        size=compact(image_size),
+        resize=resize or compact((-(-height * 8 // 7), -(-width * 8 // 7))),
         mean=(float(mean[0]), float(mean[1]), float(mean[2])),
         std=(float(std[0]), float(std[1]), float(std[2])),
         interpolation="bicubic" if cfg["interpolation"] == "bicubic" else "bilinear",
+        filters=filters,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.config.sizes import show
 from isthmus.errors import IsthmusError
 
 
@@ -16,6 +17,12 @@ def refuse_translator(config: Any, path: object) -> None:
         )
 
 
+def _filters(config: dict[str, Any]) -> str:
+    used = config.get("preprocessing", {}).get("filters", ())
+    pairs = zip(config["domains"], used, strict=False)
+    return "".join(f", {domain} images as {name}" for domain, name in pairs if name != "none")
+
+
 def model_card(config: dict[str, Any]) -> str:
     """Markdown for the README of a model folder, from its `config.json`."""
     query, gallery = config["domains"]
@@ -25,7 +32,8 @@ def model_card(config: dict[str, Any]) -> str:
         f"# Cross-domain retrieval: {query} and {gallery}",
         "",
         f"Finds images of one domain with an image of the other. Backbone `{architecture['backbone']}`, "
-        f"{architecture['image_size']} px, trained with Isthmus (method `{provenance.get('method', 'unknown')}`).",
+        f"{show(architecture['image_size'])} px{_filters(config)}, trained with Isthmus (method "
+        f"`{provenance.get('method', 'unknown')}`).",
         "",
         "```python",
         "import isthmus",

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from isthmus.config import CutConfig
+from isthmus.config.sizes import sides
 from isthmus.data.transforms import Preprocessing
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_folder, atomic_write_json, canonical_json, explain_os_errors, read_json
@@ -106,6 +107,11 @@ class CutModel:
         return tuple(sorted(int(side) for side in self.translations.members))
 
     @property
+    def side(self) -> int:
+        """Side in pixels of the square images that the training saw."""
+        return sides(self.preprocessing.size)[0]
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.translations.parameters()).device
@@ -135,7 +141,7 @@ class CutModel:
     @torch.inference_mode()
     def translate(self, images: Sequence[Image.Image], side: int, size: int | None = None) -> list[Image.Image]:
         """RGB images of domain `side` in the look of the other, `size` x `size` (the training's size if None)."""
-        side_length = size or self.preprocessing.size
+        side_length = size or self.side
         whole = Preprocessing(side_length, side_length, HALF, HALF, self.preprocessing.interpolation)
         batch = whole.normalise(torch.stack([whole.pixels(image) for image in images]).to(self.device))
         return to_images(self.generator(side)(batch))
@@ -150,7 +156,7 @@ class CutModel:
                 "kind": KIND,
                 "settings": self.settings.model_dump(mode="json"),
                 "domains": list(self.domains),
-                "image_size": self.preprocessing.size,
+                "image_size": self.side,
                 "resize": self.preprocessing.resize,
                 "provenance": self.provenance,
             }

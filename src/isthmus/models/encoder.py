@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from isthmus.config.sizes import Sides, compact
 from isthmus.data.images import ImageError, load_image
 from isthmus.data.loading import prefetch
 from isthmus.data.transforms import Preprocessing
@@ -21,7 +22,7 @@ from isthmus.errors import IsthmusError
 from isthmus.io import atomic_folder, canonical_json, explain_os_errors, read_json
 from isthmus.models.backbones import preprocessing_of, read_weights
 from isthmus.models.card import refuse_translator
-from isthmus.models.modules import Encoder, active_domain, build_encoder
+from isthmus.models.modules import Encoder, Towers, active_domain, build_encoder
 from isthmus.ops import normalise
 from isthmus.progress import track
 
@@ -31,12 +32,27 @@ Source = str | Path | Image.Image | bytes
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is needed to build the network again without its weights."""
+    """What is needed to build the network again without its weights; `image_size` is a side or (height, width)."""
 
     backbone: str
     dim: int
-    image_size: int
+    image_size: Sides
     domain_norm: bool = False
+    neck: bool = False
+    towers: bool = False
+    drop_stages: int = 0
+    grid: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", compact(self.image_size))
+
+    def description(self) -> dict[str, Any]:
+        """As `config.json` has it: what came later is written only where it is used, so fingerprints stay."""
+        values = asdict(self)
+        for name, usual in (("neck", False), ("towers", False), ("drop_stages", 0), ("grid", 1)):
+            if values[name] == usual:
+                values.pop(name)
+        return values
 
 
 @dataclass
@@ -45,7 +61,7 @@ class Model:
 
     Attributes:
         architecture: what the network is built from.
-        encoder: the network, one for both domains.
+        encoder: the network, one for both domains or a tower for each.
         preprocessing: how an image becomes its input.
         domains: names of the query domain and the gallery domain.
         means: (2, dim), the mean embedding of each domain's training images; zeros where unknown.
@@ -54,7 +70,7 @@ class Model:
     """
 
     architecture: Architecture
-    encoder: Encoder
+    encoder: Encoder | Towers
     preprocessing: Preprocessing
     domains: tuple[str, str]
     means: Tensor
@@ -68,12 +84,13 @@ class Model:
         domains: tuple[str, str],
         *,
         weights: str = "pretrained",
-        resize: int | None = None,
+        resize: Sides | None = None,
         centring: bool = True,
+        filters: tuple[str, str] = ("none", "none"),
     ) -> Model:
-        """A model around a fresh backbone; `weights` as in `create_backbone`."""
+        """A model around a fresh backbone; `weights` as in `create_backbone`, `filters` as in `Preprocessing`."""
         encoder = build_encoder(weights=weights, **asdict(architecture))
-        preprocessing = preprocessing_of(encoder.backbone, architecture.image_size, resize)
+        preprocessing = preprocessing_of(encoder.backbone, architecture.image_size, resize, filters)
         return cls(architecture, encoder, preprocessing, domains, torch.zeros(2, encoder.dim), centring)
 
     @property
@@ -112,7 +129,7 @@ class Model:
 
     @torch.inference_mode()
     def embed(self, views: Tensor, domain: int, *, autocast: bool = False) -> Tensor:
-        """Unit vectors float32 (n, dim) of uint8 (n, 3, size, size), not centred."""
+        """Unit vectors float32 (n, dim) of filtered views uint8 (n, 3, height, width), not centred."""
         self.encoder.eval()
         images = self.preprocessing.normalise(views.to(self.device)).contiguous(memory_format=torch.channels_last)
         with active_domain(self.encoder, domain), torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
@@ -162,11 +179,10 @@ class Model:
             kept, views = [], []
             for position in part:
                 with contextlib.suppress(ImageError) if on_bad == "skip" else contextlib.nullcontext():
-                    image = load_image(images[position], min_side=self.preprocessing.resize)
-                    views.append(self.preprocessing(image))
+                    image = load_image(images[position], min_side=self.preprocessing.min_side)
+                    views.append(self.preprocessing(image, index))
                     kept.append(position)
-            size = self.preprocessing.size
-            return kept, torch.stack(views) if views else torch.empty(0, 3, size, size, dtype=torch.uint8)
+            return kept, torch.stack(views) if views else self.preprocessing.blank(0)
 
         parts = [range(start, min(len(images), start + batch_size)) for start in range(0, len(images), batch_size)]
         batches: Iterable[tuple[list[int], Tensor]] = prefetch(parts, read, workers, ahead=workers + 1)
@@ -186,12 +202,18 @@ class Model:
         from isthmus.models.card import model_card
 
         with atomic_folder(folder) as scratch, explain_os_errors(folder):
-            config = {**self._description(), "fingerprint": self.fingerprint, "provenance": self.provenance}
+            config = {
+                **self._description(),
+                **self._more(),
+                "fingerprint": self.fingerprint,
+                "provenance": self.provenance,
+            }
             (scratch / "config.json").write_text(_pretty(config), encoding="utf-8")
             # Not save_file: what it raises on a full disk says neither which file nor, to a program, why.
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self._tensors().items()}
             (scratch / "model.safetensors").write_bytes(save(tensors))
             (scratch / "README.md").write_text(model_card(config), encoding="utf-8")
+            self._save_more(scratch)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -206,11 +228,11 @@ class Model:
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise IsthmusError(f"{folder}/config.json is not of a model that this version reads (format {FORMAT}).")
         try:
-            architecture = Architecture(**config["architecture"])
+            architecture = Architecture(**_tuples(config["architecture"]))
             preprocessing = Preprocessing(**_tuples(config["preprocessing"]))
             domains = (str(config["domains"][0]), str(config["domains"][1]))
             centring, provenance = bool(config["centring"]), dict(config.get("provenance", {}))
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, ValueError) as error:
             raise IsthmusError(f"{folder}/config.json is incomplete ({error}); make the model anew.") from error
         encoder = build_encoder(weights="random", **asdict(architecture))
         tensors = read_weights(folder / "model.safetensors")
@@ -224,11 +246,18 @@ class Model:
         encoder.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return cls(architecture, encoder, preprocessing, domains, means, centring, provenance)
 
+    def _more(self) -> dict[str, Any]:
+        """What a kind of model adds to `config.json`."""
+        return {}
+
+    def _save_more(self, scratch: Path) -> None:
+        """What a kind of model keeps beside the encoder."""
+
     def _description(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "architecture": asdict(self.architecture),
-            "preprocessing": asdict(self.preprocessing),
+            "architecture": self.architecture.description(),
+            "preprocessing": self.preprocessing.description(),
             "domains": list(self.domains),
             "centring": self.centring,
         }

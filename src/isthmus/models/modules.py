@@ -1,17 +1,34 @@
-"""The network: a backbone, an optional projection, unit-length features, and batch norm a domain if asked."""
+"""The network: a backbone, an optional projection, unit-length features; batch norm or a tower a domain if asked."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from isthmus.config.sizes import Sides
+from isthmus.errors import IsthmusError
 from isthmus.models.backbones import create_backbone
+
+
+class Features(NamedTuple):
+    """What losses on labelled pairs look at.
+
+    Attributes:
+        pooled: (n, dim) before the neck.
+        necked: (n, dim) behind it; the same as `pooled` where there is none. Normalised, it is the embedding.
+        inner: (n, c) pooled from the backbone's last stage but one (layer 3 of a ResNet), where asked for.
+    """
+
+    pooled: Tensor
+    necked: Tensor
+    inner: Tensor | None
 
 
 class Encoder(nn.Module):
@@ -20,6 +37,11 @@ class Encoder(nn.Module):
     Args:
         backbone: a timm model without classifier.
         dim: width of the linear projection behind it; 0 for the backbone's own features.
+        neck: batch norm without a shift behind that (BN-neck, Luo et al., CVPRW 2019).
+        drop_stages: how many of the backbone's last stages are left out: earlier ones know less of categories and see
+            finer, which tells single things apart.
+        grid: the last stage is averaged in grid x grid cells, whose features are joined; 1: over the whole image. For
+            things that all images show in the same place and pose.
 
     Example:
         >>> encoder = Encoder(create_backbone("resnet10t", "random"), dim=16)
@@ -27,24 +49,110 @@ class Encoder(nn.Module):
         (2, 16)
     """
 
-    def __init__(self, backbone: nn.Module, dim: int = 0) -> None:
+    def __init__(
+        self, backbone: nn.Module, dim: int = 0, neck: bool = False, drop_stages: int = 0, grid: int = 1
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        width = int(backbone.num_features)  # type: ignore[arg-type]
-        width = int(getattr(backbone, "head_hidden_size", width) or width)
+        self.grid = grid
+        #: whether features are the backbone's own, or pooled here from the map of its last stage
+        self.maps = bool(drop_stages or grid > 1)
+        if self.maps:
+            width = last_stage(backbone, drop_stages) * grid * grid
+        else:
+            width = int(backbone.num_features)  # type: ignore[arg-type]
+            width = int(getattr(backbone, "head_hidden_size", width) or width)
         self.head: nn.Module = nn.Linear(width, dim) if dim else nn.Identity()
         if dim:
             # Orthogonal rows keep the angles of the pretrained features as well as a map to fewer dimensions can.
             nn.init.orthogonal_(self.head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.dim = dim or width
+        self.neck: nn.Module = nn.BatchNorm1d(self.dim) if neck else nn.Identity()
+        if neck:
+            self.neck.bias.requires_grad_(False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) -> (n, dim), float32, unit length."""
-        features = self.head(self.backbone(images))
+    def forward(self, images: Tensor, taps: bool = False, inner: bool = False) -> Tensor | Features:
+        """(n, 3, h, w) -> (n, dim), float32, unit length; with `taps` the `Features` before that, in the same type."""
+        if taps:
+            return self._taps(images, inner)
+        features = self.neck(self.head(self._pooled(images)))
         # Under autocast the norm of half-precision features would cost three digits.
         with torch.autocast(images.device.type, enabled=False):
             return F.normalize(features.float(), dim=1)
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        backbone: Any = self.backbone
+        pooled: Tensor = self._cells(backbone.forward_features(images)) if self.maps else backbone(images)
+        return pooled
+
+    def _cells(self, stage: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(stage, self.grid).flatten(1)
+
+    def _taps(self, images: Tensor, inner: bool) -> Features:
+        middle: Tensor | None = None
+        if inner:
+            backbone: Any = self.backbone
+            final, stages = backbone.forward_intermediates(images, indices=2)
+            pooled = self._cells(final) if self.maps else backbone.forward_head(final, pre_logits=True)
+            middle = stages[0].float().mean(dim=(2, 3))
+        else:
+            pooled = self._pooled(images)
+        features = self.head(pooled)
+        return Features(features.float(), self.neck(features).float(), middle)
+
+
+def last_stage(backbone: Any, drop: int) -> int:
+    """Cut the last `drop` stages off a timm backbone, and everything behind them.
+
+    Returns:
+        How many channels its last stage has then.
+
+    Raises:
+        IsthmusError: it has no stages of feature maps, or too few.
+    """
+    stages = getattr(backbone, "feature_info", [])
+    if not hasattr(backbone, "prune_intermediate_layers") or len({info["reduction"] for info in stages}) < 2:
+        raise IsthmusError(
+            "model.drop_stages and model.grid need a backbone with stages of feature maps, such as a ResNet or a "
+            f"MobileNet, which {type(backbone).__name__} isn't; set them to 0 and 1."
+        )
+    if drop >= len(stages):
+        raise IsthmusError(
+            f"model.drop_stages = {drop} leaves nothing of a backbone of {len(stages)} stages; lower it."
+        )
+    channels = int(stages[len(stages) - 1 - drop]["num_chs"])
+    backbone.prune_intermediate_layers([len(stages) - 1 - drop], prune_norm=True, prune_head=True)
+    return channels
+
+
+class Towers(nn.Module):
+    """An encoder for each domain, of one architecture; images go through the active domain's.
+
+    Args:
+        first: the query domain's; the gallery domain's starts as a copy of it.
+    """
+
+    def __init__(self, first: Encoder) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList([first, copy.deepcopy(first)])
+        self.dim = first.dim
+        self.active = 0
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The query tower's."""
+        return self.tower(0).backbone
+
+    def tower(self, domain: int) -> Encoder:
+        """The encoder of a domain."""
+        encoder = self.towers[domain]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def forward(self, images: Tensor, taps: bool = False, inner: bool = False) -> Tensor | Features:
+        """As the active domain's encoder."""
+        return self.tower(self.active)(images, taps, inner)  # type: ignore[no-any-return]
 
 
 class DomainNorm(nn.Module):
@@ -93,8 +201,8 @@ def split_norms(module: nn.Module, domains: int) -> None:
 
 @contextlib.contextmanager
 def active_domain(module: nn.Module, domain: int) -> Iterator[None]:
-    """Within the block each `DomainNorm` beneath `module` uses the statistics of `domain`."""
-    norms = [child for child in module.modules() if isinstance(child, DomainNorm)]
+    """Within the block each `DomainNorm` beneath `module` uses the statistics of `domain`, and `Towers` its encoder."""
+    norms = [child for child in module.modules() if isinstance(child, DomainNorm | Towers)]
     before = [norm.active for norm in norms]
     for norm in norms:
         norm.active = domain
@@ -105,6 +213,14 @@ def active_domain(module: nn.Module, domain: int) -> Iterator[None]:
             norm.active = old
 
 
+def copy_statistics(module: nn.Module, of: int, to: int) -> None:
+    """Give each `DomainNorm` beneath `module` one domain's running statistics for another domain too."""
+    for child in module.modules():
+        if isinstance(child, DomainNorm):
+            for values in child.buffers(recurse=False):
+                values[to] = values[of]
+
+
 def freeze_norms(module: nn.Module) -> None:
     """Put each batch norm beneath `module` in evaluation mode: stored statistics, also while training."""
     for child in module.modules():
@@ -112,9 +228,20 @@ def freeze_norms(module: nn.Module) -> None:
             child.eval()
 
 
-def build_encoder(backbone: str, weights: str, dim: int, image_size: int, *, domain_norm: bool = False) -> Encoder:
+def build_encoder(
+    backbone: str,
+    weights: str,
+    dim: int,
+    image_size: Sides,
+    *,
+    domain_norm: bool = False,
+    neck: bool = False,
+    towers: bool = False,
+    drop_stages: int = 0,
+    grid: int = 1,
+) -> Encoder | Towers:
     """An encoder by names; see `create_backbone` for `weights` and the errors."""
-    encoder = Encoder(create_backbone(backbone, weights, image_size), dim)
+    encoder = Encoder(create_backbone(backbone, weights, image_size), dim, neck, drop_stages, grid)
     if domain_norm:
         split_norms(encoder.backbone, 2)
-    return encoder
+    return Towers(encoder) if towers else encoder

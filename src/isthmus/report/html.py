@@ -16,11 +16,14 @@ from isthmus.report.columns import Group, by_direction, headline, metric_of, sco
 from isthmus.report.figures import Bar, Line, bars, lines
 from isthmus.report.gallery import query_sections
 from isthmus.report.history import read_log, read_model_facts, read_settings, training_figures
+from isthmus.report.measures import agreement_rows, attribute_tables
 from isthmus.report.pictures import ImageLookup, Pictures
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from isthmus.evaluate.attributes import AttributeScores
+    from isthmus.evaluate.human import Agreement
     from isthmus.evaluate.run import Evaluation, Side
 
 MOST_CLASSES = 16  # more bars than this nobody reads: then the best and the worst are shown
@@ -36,6 +39,8 @@ def write_report(
     images: ImageLookup | None = None,
     notes: Sequence[str] = (),
     subtitle: str = "",
+    attributes: Sequence[AttributeScores] = (),
+    agreement: Mapping[str, Agreement] | None = None,
 ) -> Path:
     """Write a report of one or several evaluations of the same queries and galleries, side by side.
 
@@ -50,6 +55,8 @@ def write_report(
         images: path by image id, as a mapping or a function; None for a report without pictures.
         notes: what the reader should know first, a sentence each.
         subtitle: a line beneath the title.
+        attributes: how well the first evaluation's model reads attributes, by domain.
+        agreement: of that model with human triplets, by setting.
 
     Returns:
         The path.
@@ -62,7 +69,10 @@ def write_report(
     """
     if not evaluations:
         raise IsthmusError("A report needs at least one evaluation; evaluate a model first.")
-    html = render(title, evaluations, Pictures(images), run_folder=run_folder, notes=notes, subtitle=subtitle)
+    html = render(
+        title, evaluations, Pictures(images), run_folder=run_folder, notes=notes, subtitle=subtitle,
+        attributes=attributes, agreement=agreement,
+    )  # fmt: skip
     atomic_write_text(path, html)
     return Path(path)
 
@@ -75,6 +85,8 @@ def render(
     run_folder: str | Path | None = None,
     notes: Sequence[str] = (),
     subtitle: str = "",
+    attributes: Sequence[AttributeScores] = (),
+    agreement: Mapping[str, Agreement] | None = None,
 ) -> str:
     """The page as text; see `write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -90,6 +102,8 @@ def render(
         ("scores", "Scores", True),
         ("curves", "Curves", True),
         ("classes", "By class", bool(classes)),
+        ("attributes", "Attributes", bool(attributes)),
+        ("people", "Agreement with people", bool(agreement)),
         ("queries", "Queries and their hits", bool(queries)),
         ("training", "Training", bool(training)),
         ("provenance", "Settings and provenance", True),
@@ -113,6 +127,8 @@ def render(
         tables=[score_table(group, metric) for group in groups],
         curves=curves,
         classes=classes,
+        attributes=attribute_tables(attributes),
+        agreement=agreement_rows(agreement or {}),
         queries=queries,
         training=training,
         provenance=_provenance(first, run_folder),

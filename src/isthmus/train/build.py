@@ -97,19 +97,32 @@ def build_optimizer(settings: TrainConfig, module: torch.nn.Module) -> torch.opt
     return torch.optim.AdamW(groups, settings.lr, settings.betas)
 
 
-def learning_rate(settings: TrainConfig, step: int, total: int) -> float:
-    """The rate of a step: warm-up, then constant, half a cosine down to zero, or constant and then straight to zero.
+def learning_rate(settings: TrainConfig, step: int, total: int, *, epochs: int = 1, lr: float | None = None) -> float:
+    """The rate of a step: warm-up, then constant, half a cosine down to zero, or constant and then falling.
+
+    Args:
+        settings: the curve.
+        step: from 0 on, in its stage.
+        total: steps of the stage.
+        epochs: of the stage.
+        lr: the stage's own rate, instead of `settings.lr`.
 
     Example:
         >>> learning_rate(TrainConfig(lr=1.0, schedule="cosine"), 5, 10)
         0.5
     """
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
+    top = settings.lr if lr is None else lr
+    warm = settings.warmup_steps or round(settings.warmup_epochs * total / epochs)
+    if step < warm:
+        return top * (step + 1) / warm
     if settings.schedule == "constant":
-        return settings.lr
-    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+        return top
+    if settings.schedule == "exponential":
+        # As in the public code of IHDA: from its epoch on the rate counts all epochs, those before it too.
+        epoch = step * epochs / max(1, total)
+        return top * settings.decay_rate ** (epoch / 10) if step >= settings.decay_from * total else top
+    done = (step - warm) / max(1, total - warm)
     if settings.schedule == "linear":
         falling = (done - settings.decay_from) / max(1e-9, 1 - settings.decay_from)
-        return settings.lr * min(1.0, max(0.0, 1 - falling))
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return top * min(1.0, max(0.0, 1 - falling))
+    return top * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from isthmus.config import RunConfig
+from isthmus.config.sizes import sides
 from isthmus.data.images import ImageError
 from isthmus.data.loading import ImageSource
 from isthmus.data.manifest import Row
@@ -30,7 +32,7 @@ def estimate(config: RunConfig) -> Plan:
         data, source = trainer.data, trainer.source
         if config.data.on_bad_image == "skip":
             source.pixels = _or_blank(source)  # type: ignore[method-assign, assignment]
-        rows = [*itertools.chain(*data.train, *data.val, *data.counterparts.values())]
+        rows = data.rows()
         sample = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
         start = time.perf_counter()
         for row in sample:
@@ -39,23 +41,27 @@ def estimate(config: RunConfig) -> Plan:
         judged = trainer.judge.images()
         few = sample[: max(1, judged)]  # a translator is slow, and shows few
         embed = measure(lambda: trainer.judge.probe(few), warmup=1, repeats=2) / len(few)
-        steps = 0
-        step_seconds = 0.0
+        steps = trainer.schedule.steps
+        training = 0.0
         if trainer.method.trains:
-            plans = trainer.method.epoch(0)
-            steps = len(plans) * config.train.epochs
-            batch = trainer.method.load(plans[0])
             trainer._mode(training=True)
-            step_seconds = measure(lambda: trainer._step(batch, 0.0), warmup=1, repeats=3, limit=20.0)
+            for stage, first, count in zip(
+                trainer.schedule.stages, trainer.schedule.firsts, trainer.schedule.counts, strict=True
+            ):
+                # As in its last epoch, when every term that begins later takes part.
+                trainer.method.begun = first + stage.epochs
+                batch = trainer.method.load(trainer.method.epoch(first)[0])
+                training += count * measure(partial(trainer._step, batch, 0.0), warmup=1, repeats=3, limit=20.0)
+        step_seconds = training / max(1, steps)
         filled = sum(len(items) for items in getattr(trainer.method, "sets", ()))
-        pixels = 3 * trainer.model.preprocessing.resize**2
+        pixels = 3 * math.prod(sides(trainer.model.preprocessing.resize))
         cached = min(len(rows) * pixels, config.data.cache_mb * 1_000_000)
         parts = trainer.model.modules().values()
         weights = sum(p.numel() * p.element_size() for part in parts for p in part.state_dict().values())
-    rounds = config.train.epochs + 1 if steps else 1
+    rounds = trainer.schedule.epochs + 1 if steps else 1
     # What does not fit the cache is decoded again whenever it is looked at.
     again = max(0.0, 1 - config.data.cache_mb * 1e6 / max(1, len(rows) * pixels))
-    seconds = len(rows) * decode + filled * embed + steps * step_seconds
+    seconds = len(rows) * decode + filled * embed + training
     seconds += rounds * judged * (embed + again * decode)
     seconds += again * decode * steps * trainer.method.images_per_step()
     return Plan(
@@ -72,12 +78,12 @@ def estimate(config: RunConfig) -> Plan:
 
 def _or_blank(source: ImageSource) -> Callable[[Row], Tensor]:
     """`source.pixels`, and a blank image where training will leave one out: a probe measures time, not content."""
-    pixels, side = source.pixels, source.preprocessing.resize
+    pixels, size = source.pixels, sides(source.preprocessing.resize)
 
     def read(row: Row) -> Tensor:
         try:
             return pixels(row)
         except ImageError:
-            return torch.zeros(3, side, side, dtype=torch.uint8)
+            return torch.zeros(3, *size, dtype=torch.uint8)
 
     return read

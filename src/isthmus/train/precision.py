@@ -7,6 +7,7 @@ import copy
 import torch
 
 from isthmus.config import RunConfig
+from isthmus.config.sizes import sides
 from isthmus.methods.base import Trainee
 from isthmus.plan import measure
 
@@ -21,8 +22,7 @@ def choose_precision(model: Trainee, config: RunConfig) -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     seconds: dict[str, float] = {}
     count = max(2, min(16, config.train.batch_size))
-    size = config.model.image_size
-    images = torch.full((count, 3, size, size), 0.1)
+    images = torch.full((count, 3, *sides(config.model.image_size)), 0.1)
     if config.train.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     state = torch.get_rng_state()

@@ -16,10 +16,12 @@ CHANGEABLE = ("train.epochs", "data.workers", "data.cache_mb")
 def absolute_paths(config: RunConfig) -> RunConfig:
     """The settings with absolute paths, so that a run can be evaluated from any folder."""
     config = config.model_copy(deep=True)
-    for domain in (config.data.query, config.data.gallery):
+    for domain in (config.data.query, config.data.gallery, config.data.source):
         if domain is not None:
             _absolute(domain)
     config.data.synthetic = [str(Path(folder).absolute()) for folder in config.data.synthetic]
+    if config.ihda.start is not None:
+        config.ihda.start = str(Path(config.ihda.start).absolute())
     if config.model.weights not in ("pretrained", "random"):
         config.model.weights = str(Path(config.model.weights).absolute())
     return config

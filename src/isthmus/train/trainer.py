@@ -14,14 +14,14 @@ from torch import Tensor
 from isthmus.config import RunConfig
 from isthmus.data.loading import ImageSource, prefetch
 from isthmus.data.screening import screen
-from isthmus.data.training import TrainingData, read_training_data
+from isthmus.data.training import TrainingData
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_text, make_folder
 from isthmus.methods import find_method
 from isthmus.methods.base import Judging, Method, Processes, Trainee, Verdict
 from isthmus.methods.judge import score_for
 from isthmus.models.modules import freeze_norms
-from isthmus.train.build import build_fabric, build_optimizer, learning_rate, place
+from isthmus.train.build import build_fabric, build_optimizer, place
 from isthmus.train.checkpoint import (
     Progress,
     load_checkpoint,
@@ -31,6 +31,7 @@ from isthmus.train.checkpoint import (
     seed_everything,
 )
 from isthmus.train.interrupt import Interrupted, StopRequest
+from isthmus.train.schedule import Schedule
 from isthmus.train.show import Display
 from isthmus.train.together import Together
 from isthmus.train.tracking import Tracker, provenance, write_history
@@ -56,8 +57,8 @@ class Trainer:
         seed_everything(config.seed)
         self.config, self.out = config, out
         kind = find_method(config.method)
-        self.data: TrainingData = read_training_data(config.data, synthetic=kind.uses_synthetic, seed=config.seed)
-        self.model: Trainee = kind.build(config, self.data.names)
+        self.data: TrainingData = kind.read(config)
+        self.model: Trainee = kind.build(config, self.data)
         self.fabric = fabric or build_fabric(config, self.model, trains=kind.trains)
         if config.train.precision == "16-mixed" and self.fabric.device.type != "cuda":
             self.data.notes.append("train.precision = 16-mixed needs a GPU; here the forward passes are in bfloat16.")
@@ -65,7 +66,8 @@ class Trainer:
         if self.fabric.is_global_zero:
             make_folder(out)
         seed_everything(config.seed)
-        self.source = ImageSource(self.model.preprocessing, config.data.cache_mb)
+        looks = self.model.preprocessing.filters_of([*self.data.names, *(row.domain for row in self.data.source)])
+        self.source = ImageSource(self.model.preprocessing, config.data.cache_mb, looks)
         self.skipped: list[str] = []
         if screening:
             self.skipped = screen(self.data, self.source, threads=config.data.workers, on_bad=config.data.on_bad_image)
@@ -73,6 +75,7 @@ class Trainer:
         processes = Processes(self.fabric.global_rank, self.fabric.world_size)
         self.method: Method = kind(config, self.model, self.data, self.source, processes)
         self.method.autocast = self.fabric.autocast
+        self.schedule = Schedule(self.method)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, part in self.model.modules().items():
             network, self.optimizers[name] = self.fabric.setup(part, build_optimizer(config.train, part))
@@ -100,7 +103,7 @@ class Trainer:
             self.data.manifest().save(self.out / "manifest.parquet")
             if self.skipped:
                 atomic_write_text(self.out / "skipped.txt", "\n".join(self.skipped) + "\n")
-        display = Display(self.fabric.is_global_zero, self.config.train.epochs)
+        display = Display(self.fabric.is_global_zero, self.schedule.epochs)
         for note in self.data.notes:
             display.say(note)
         if resume:
@@ -113,7 +116,7 @@ class Trainer:
         try:
             if self.method.trains:
                 with StopRequest() as stop:
-                    while self.progress.epoch < self.config.train.epochs:
+                    while self.progress.epoch < self.schedule.epochs:
                         self._epoch(stop, tracker, display)
         finally:
             tracker.close()
@@ -127,15 +130,18 @@ class Trainer:
     def _epoch(self, stop: StopRequest, tracker: Tracker, display: Display) -> None:
         state = self.progress
         plans = list(self.method.epoch(state.epoch))
-        total = self.config.train.epochs * len(plans)
+        self.method.begun = state.epoch + 1
+        place = self.schedule.place(state.epoch)
+        if state.epoch == place.first and not state.step_in_epoch:
+            self._enter(place.stage)
         todo = plans[state.step_in_epoch :]
         self._mode(training=True)
         # A checkpoint of the epoch's last step leaves none to do.
-        rate = learning_rate(self.config.train, max(0, state.step - 1), total)
+        rate = self.schedule.rate(state.epoch, max(0, state.step_in_epoch - 1), len(plans))
         start = saved = time.monotonic()
         threads = self.config.data.workers
         for batch in prefetch(todo, self.method.load, threads, ahead=threads + 1):
-            rate = learning_rate(self.config.train, state.step, total)
+            rate = self.schedule.rate(state.epoch, state.step_in_epoch, len(plans))
             values = self._step(batch, rate)
             state.step += 1
             state.step_in_epoch += 1
@@ -143,7 +149,9 @@ class Trainer:
             for name, value in values.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
             tracker.log(state.step, {**values, "lr": rate}, "train/")
-            display.step(state.epoch + 1, state.step_in_epoch, len(plans), state.step, total, values["loss"])
+            display.step(
+                state.epoch + 1, state.step_in_epoch, len(plans), state.step, self.schedule.steps, values["loss"]
+            )
             number = self.together.signal(stop.number)
             if number and state.step_in_epoch < len(plans):
                 state.seconds += time.monotonic() - start
@@ -161,14 +169,23 @@ class Trainer:
         state.sums = {}
         self._judge(display, {**means, "lr": rate}, tracker)
         number = self.together.signal(stop.number)
-        if number and state.epoch < self.config.train.epochs:
+        if number and state.epoch < self.schedule.epochs:
             self.together.end(Interrupted(f"Stopped and saved after epoch {state.epoch}.", number))
+
+    def _enter(self, stage: int) -> None:
+        self.method.enter(stage)
+        if stage:
+            for optimizer in self.optimizers.values():
+                # Momenta of what the stage before minimised would push into the wrong direction.
+                getattr(optimizer, "optimizer", optimizer).state.clear()
 
     def _mode(self, *, training: bool) -> None:
         for part in self.model.modules().values():
             part.train(training)
-            if training and self.config.model.freeze_norm:
-                freeze_norms(part)
+            backbone = getattr(part, "backbone", None)
+            if training and self.config.model.freeze_norm and backbone is not None:
+                # Norms beside the backbone are new: frozen, they would never have seen an image.
+                freeze_norms(backbone)
 
     def _step(self, batch: Any, rate: float) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -177,10 +194,8 @@ class Trainer:
         self.method.after_step()
         return {**values, "loss": sum(values.values())}
 
-    def _update(self, part: str, terms: dict[str, Tensor], rate: float) -> dict[str, float]:
-        optimizer = self.optimizers[part]
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def _update(self, parts: str | tuple[str, ...], terms: dict[str, Tensor], rate: float) -> dict[str, float]:
+        names = (parts,) if isinstance(parts, str) else parts
         loss = torch.stack(list(terms.values())).sum()
         values = self.together.means(terms)
         for name, value in values.items():
@@ -191,11 +206,17 @@ class Trainer:
                         f"{self.config.train.lr:g}) or set train.precision=32-true. The last checkpoint is kept."
                     )
                 )
-        optimizer.zero_grad(set_to_none=True)
+        for name in names:
+            self.optimizers[name].zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if self.config.train.clip_norm is not None:
-            self.fabric.clip_gradients(self.method.networks[part], optimizer, max_norm=self.config.train.clip_norm)
-        optimizer.step()
+        for name in names:
+            optimizer = self.optimizers[name]
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.method.rate_of(name)
+            if self.config.train.clip_norm is not None:
+                network = self.method.networks[name]
+                self.fabric.clip_gradients(network, optimizer, max_norm=self.config.train.clip_norm)
+            optimizer.step()
         return values
 
     def _judge(self, display: Display, losses: dict[str, float] | None = None, tracker: Tracker | None = None) -> None:
@@ -208,6 +229,7 @@ class Trainer:
             "step": state.step,
             "images": state.images,
             "seconds": round(state.seconds, 2),
+            **({"stage": name} if (name := self.schedule.name(state.epoch)) else {}),
             **(losses or {}),
             **figures,
         }
@@ -224,9 +246,10 @@ class Trainer:
                     f"{cosine:.4f}); lower train.lr.{kept}"
                 )
             )
-        score = score_for(self.config.train.select, figures, state.epoch)
+        score = score_for(self.config.train.select, figures, state.epoch, self.method.auto)
         # Epoch 0 is the initial network: it stands in the log, but only a trained epoch is chosen. Of equals the later.
-        if (state.epoch or not self.method.trains) and score >= state.best_score:
+        may = self.schedule.chosen(state.epoch) if self.method.trains else True
+        if may and score >= state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
             self._keep(verdict)
         if tracker is not None:

@@ -57,7 +57,7 @@ class CutTranslator:
         model = _load(settings.run)
         target = settings.target or samples.target_domain
         model.side_to(target)
-        size = settings.size or model.preprocessing.size
+        size = settings.size or model.side
         found = model.fingerprint
         if settings.weights and settings.weights != found:
             raise IsthmusError(_changed(settings.run))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import IsthmusError
+from isthmus.evaluate.probe import LEVEL, Share
 from isthmus.ops import blocks, normalise
-from isthmus.translate.quality.shift import LEVEL, Share
 
 ROWS = 512  # counterparts compared with all sources at a time
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from isthmus.data.manifest import Manifest, Row
 from isthmus.errors import IsthmusError
+from isthmus.evaluate.probe import Share, domain_probe
 from isthmus.io import stable_hash
 from isthmus.translate.quality.content import Content, content_kept
 from isthmus.translate.quality.faults import MOST, Faults, find_faults
 from isthmus.translate.quality.features import Features
-from isthmus.translate.quality.shift import Frechet, Share, domain_probe, frechet_figure
+from isthmus.translate.quality.shift import Frechet, frechet_figure
 from isthmus.translate.quality.verdicts import Verdict, judge_content, judge_faults, judge_shift
 
 BACKBONE, IMAGE_SIZE = "mobilenetv2_100", 128

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from isthmus.data.images import ImageError, load_image
 from isthmus.data.manifest import Row
+from isthmus.evaluate.probe import Share
 from isthmus.translate.base import TranslatorChoice
 from isthmus.translate.quality.content import Content
 from isthmus.translate.quality.measure import Quality, Shift
-from isthmus.translate.quality.shift import Share, Spread
+from isthmus.translate.quality.shift import Spread
 from isthmus.translate.quality.verdicts import interval, percent
 
 LISTED = 200  # names of a list; the rest is in the JSON

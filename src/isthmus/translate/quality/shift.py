@@ -1,4 +1,7 @@
-"""How much of the shift between two domains a translation closes: Fréchet distance and a domain classifier."""
+"""How much of the shift between two domains a translation closes: Fréchet distances.
+
+The domain classifier that goes with them is `isthmus.evaluate.probe`.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,9 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import IsthmusError
+from isthmus.evaluate.probe import FEWEST
 
 DRAWS = 5  # random splits over which the Fréchet distances are averaged
-FEWEST = 8  # images a part; below, a covariance or a classifier says nothing
-PENALTY = 1e-2  # of the classifier's squared weights, beside the mean loss on standardised features
-LEVEL = 1.959964  # standard deviations of a 95 % interval
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share with its 95 % interval (Wilson, 1927).
-
-    Attributes:
-        value: in [0, 1].
-        low, high: the interval.
-        n: of how many.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, hits: float, n: int) -> Share:
-        """`hits` of `n`.
-
-        Example:
-            >>> share = Share.of(50, 100)
-            >>> share.value, round(share.low, 3), round(share.high, 3)
-            (0.5, 0.404, 0.596)
-        """
-        if n == 0:
-            return cls(math.nan, math.nan, math.nan, 0)
-        value, square = hits / n, LEVEL**2
-        middle = (value + square / (2 * n)) / (1 + square / n)
-        reach = LEVEL / (1 + square / n) * math.sqrt(max(0.0, value * (1 - value)) / n + square / (4 * n * n))
-        return cls(value, max(0.0, min(value, middle - reach)), min(1.0, max(value, middle + reach)), n)
 
 
 @dataclass(frozen=True)
@@ -84,34 +53,6 @@ class Frechet:
     closed: Spread
     n: int
     draws: int
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """A linear domain classifier on frozen features: logistic regression, fitted to one half of each domain.
-
-    Attributes:
-        weight: (d,), on standardised features.
-        bias: the constant.
-        mean, scale: (d,), of the standardisation.
-        accuracy: on the held-out halves, the mean of both domains' shares classified rightly.
-        held_out: places of the source and of the target images it has not seen.
-    """
-
-    weight: Tensor
-    bias: float
-    mean: Tensor
-    scale: Tensor
-    accuracy: float
-    held_out: tuple[Tensor, Tensor]
-
-    def score(self, features: Tensor) -> Tensor:
-        """Log odds (n,) of the target domain, for features (n, d)."""
-        return (features.double() - self.mean) / self.scale @ self.weight + self.bias
-
-    def share_target(self, features: Tensor) -> Share:
-        """The share of images (n, d) that it takes for the target domain."""
-        return Share.of(float((self.score(features) > 0).sum()), len(features))
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -186,55 +127,3 @@ def frechet_figure(source: Tensor, made: Tensor, target: Tensor, *, draws: int =
         shift = before[-1] - floor[-1]
         closed.append((before[-1] - after[-1]) / shift if shift > 0 else math.nan)
     return Frechet(Spread.of(before), Spread.of(after), Spread.of(floor), Spread.of(closed), n, draws)
-
-
-def domain_probe(source: Tensor, target: Tensor, *, seed: int = 0, penalty: float = PENALTY) -> Probe:
-    """Fit a domain classifier to one half of the real images of both domains; the other half tells how good it is.
-
-    Logistic regression, both domains with equal weight in all:
-    min over w, b of mean over domains of mean softplus(-y (w x + b)) + penalty / 2 |w|^2, x standardised.
-
-    Args:
-        source: (n, d), features of real source images.
-        target: (m, d), of real target images.
-        seed: of the halves.
-        penalty: on the weights.
-
-    Raises:
-        IsthmusError: a domain has fewer than 8 images.
-
-    Example:
-        >>> probe = domain_probe(torch.randn(100, 4), torch.randn(100, 4) + 5)
-        >>> probe.accuracy, probe.share_target(torch.randn(100, 4) + 5).value
-        (1.0, 1.0)
-    """
-    if min(len(source), len(target)) < FEWEST:
-        raise IsthmusError(
-            f"{len(source)} source and {len(target)} target images are too few for a domain classifier: it takes "
-            f"{FEWEST} of each."
-        )
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(x), generator=generator) for x in (source, target)]
-    seen = [x.double()[order[: len(order) // 2]] for x, order in zip((source, target), orders, strict=True)]
-    held = [order[len(order) // 2 :] for order in orders]
-    both = torch.cat(seen)
-    mean, scale = both.mean(0), both.std(0).clamp_min(1e-6)
-    inputs = (both - mean) / scale
-    signs = torch.cat([-torch.ones(len(seen[0])), torch.ones(len(seen[1]))]).double()
-    shares = torch.cat([torch.full((len(part),), 0.5 / len(part), dtype=torch.float64) for part in seen])
-    weight = torch.zeros(inputs.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight], max_iter=100, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        margin = signs * (inputs @ weight[:-1] + weight[-1])
-        value = (shares * torch.nn.functional.softplus(-margin)).sum() + penalty / 2 * weight[:-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
-    found = weight.detach()
-    probe = Probe(found[:-1], float(found[-1]), mean, scale, math.nan, (held[0], held[1]))
-    wrong, right = probe.share_target(source[held[0]]).value, probe.share_target(target[held[1]]).value
-    return Probe(probe.weight, probe.bias, mean, scale, (1 - wrong + right) / 2, probe.held_out)

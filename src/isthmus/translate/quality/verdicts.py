@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from isthmus.evaluate.probe import Share
 from isthmus.translate.quality.content import Content
 from isthmus.translate.quality.faults import Faults
-from isthmus.translate.quality.shift import Share
 
 if TYPE_CHECKING:
     from isthmus.translate.quality.measure import Shift

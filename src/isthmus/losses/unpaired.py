@@ -1,4 +1,4 @@
-"""The losses, as pure functions and small modules. Features are unit vectors unless said otherwise."""
+"""The losses of unlabelled, unpaired domains: CDS, SynCDR and CUT. Features are unit vectors unless said otherwise."""
 
 from __future__ import annotations
 

@@ -1,0 +1,118 @@
+"""The tables of `isthmus evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isthmus.cli.common import console, number, table, visible, with_interval
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from isthmus.cli.evaluate_one import Measured
+    from isthmus.evaluate.attributes import AttributeScores
+    from isthmus.evaluate.human import Agreement
+    from isthmus.evaluate.run import Evaluation
+    from isthmus.evaluate.summary import Score, Summary
+
+# What a row of the evaluation holds for each query: for the file, too much for a screen.
+_BULK = ("query_ids", "query_labels", "per_query", "hits", "first_ranks")
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation without what it holds for each single query."""
+    values = evaluation.to_dict()
+    values["sides"] = [{key: value for key, value in side.items() if key not in _BULK} for side in values["sides"]]
+    return values
+
+
+def show(measured: Measured) -> None:
+    """Print a table for each direction, and those that were asked for besides, on standard output."""
+    screen = console()
+    _show_directions(screen, measured.evaluation)
+    for scores in measured.attributes:
+        _show_attributes(screen, scores)
+    _show_agreement(screen, measured.agreement)
+    evaluation = measured.evaluation
+    if evaluation.skipped:
+        screen.print(f"Left out because they can't be read: {len(evaluation.skipped)} images.")
+    name = evaluation.primary
+    screen.print(f"{name} = {number(evaluation.scores.get(name))} (relevant: same {evaluation.by})")
+
+
+def _show_directions(screen: Console, evaluation: Evaluation) -> None:
+    for direction in dict.fromkeys(side.direction for side in evaluation.sides):
+        sides = [side for side in evaluation.sides if side.direction == direction]
+        first = sides[0]
+        rows = [
+            [metric, *[with_interval(side.scores.get(metric), side.intervals.get(metric)) for side in sides],
+             number(first.chance.get(metric))]
+            for metric in first.scores
+        ]  # fmt: skip
+        ties = ", ".join(f"{side.tie_share:.1%} {side.setting}" for side in sides)
+        screen.print(table(direction.replace("->", " -> "), ["metric", *[s.setting for s in sides], "chance"], rows))
+        screen.print(
+            f"{first.n_queries - first.n_left_out} queries, gallery of {first.n_gallery}; left out for want of a "
+            f"relevant image: {first.n_left_out}; queries with a tie: {ties}\nprotocol: {visible(first.protocol)}\n",
+            soft_wrap=True,
+        )
+
+
+def _show_attributes(screen: Console, found: AttributeScores) -> None:
+    columns = ["attribute", "images", "accuracy", "always the more frequent", "balanced accuracy", "AP", "share of yes"]
+    rows = [
+        [score.name, str(score.n), *map(number, (score.accuracy, score.base_rate, score.balanced_accuracy,
+                                                 score.average_precision, score.positive_share))]
+        for score in found.scores
+    ]  # fmt: skip
+    if found.scores:
+        names = ("accuracy", "base_rate", "balanced_accuracy", "average_precision", "positive_share")
+        rows.append(["mean", "", *[number(found.means[name]) for name in names]])
+        screen.print(table(f"attributes read off {found.domain}", columns, rows))
+    legend = "A guess has balanced accuracy .5 and as AP the share of yes." if found.scores else ""
+    counted = f"{found.n_images} {found.domain} images with known attributes." if found.n_images else ""
+    screen.print(visible(" ".join(filter(None, (counted, legend, found.left_out)))) + "\n", soft_wrap=True)
+
+
+def _show_agreement(screen: Console, agreement: Mapping[str, Agreement]) -> None:
+    if not agreement:
+        return
+    rows = [
+        [setting, with_interval(found.value, (found.low, found.high) if found.low == found.low else None),
+         number(found.by_votes), number(0.5)]
+        for setting, found in agreement.items()
+    ]  # fmt: skip
+    screen.print(table("agreement with human triplets", ["setting", "share", "weighted by votes", "chance"], rows))
+    screen.print(f"{next(iter(agreement.values())).text}\n", soft_wrap=True)
+
+
+def plus_minus(score: Score | None) -> str:
+    """Mean and standard deviation: `.443 ± .021`."""
+    return "–" if score is None else f"{number(score.mean)} ± {number(score.deviation)}"
+
+
+def show_summary(found: Summary) -> None:
+    """Print mean ± standard deviation over runs, a table for each direction."""
+    screen = console()
+    for direction, size in found.sizes.items():
+        heads = [direction, *(f"{direction} ({setting})" for setting in found.settings[1:])]
+        metrics = [name.removeprefix(f"{direction}/") for name in found.scores if name.startswith(f"{direction}/")]
+        rows = [
+            [metric, *[plus_minus(found.scores.get(f"{head}/{metric}")) for head in heads],
+             number(found.chance.get(f"{direction}/{metric}"))]
+            for metric in metrics
+        ]  # fmt: skip
+        screen.print(table(direction.replace("->", " -> "), ["metric", *found.settings, "chance"], rows))
+        screen.print(f"gallery of {size}\n")
+    if found.more:
+        rows = [[name, plus_minus(score)] for name, score in found.more.items()]
+        screen.print(table("further figures", ["figure", "mean ± deviation"], rows))
+    if found.partial:
+        screen.print(f"Left out, as only some of the runs have them: {', '.join(found.partial)}.\n", soft_wrap=True)
+    sets = f"{found.test_sets} different test set" + ("s" if found.test_sets > 1 else "")
+    screen.print(
+        f"Mean ± sample standard deviation (n - 1) over n = {found.n} runs on {sets}.\n"
+        f"{found.primary} = {plus_minus(found.scores.get(found.primary))} (relevant: same {found.by})",
+        soft_wrap=True,
+    )
