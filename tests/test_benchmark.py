@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,8 @@ from isthmus.data.manifest import Manifest
 from isthmus.errors import IsthmusError
 from isthmus.methods.ihda import IHDA
 from isthmus.models.ihda import IhdaModel
+from isthmus.train.checkpoint import load_checkpoint
+from isthmus.train.interrupt import Interrupted
 from isthmus.train.run import train
 
 ROWS = {row.name: row for row in VARIANTS}
@@ -252,39 +256,56 @@ def arguments(folder: Path, splits: int = 1, **changes: Any) -> list[str]:
     ]  # fmt: skip
 
 
+def epochs_in(log: Path) -> int:
+    return len(log.read_text().splitlines()) - 1 if log.is_file() else 0
+
+
+def wait_for(log: Path, epochs: int) -> None:
+    until = time.monotonic() + 300
+    while time.monotonic() < until and epochs_in(log) < epochs:
+        time.sleep(0.05)
+    assert epochs_in(log) >= epochs
+
+
 def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
-    """SIGKILL of the first process in the midst of a run: its processes end, and the same command does the rest."""
-    words = [*arguments(tmp_path, 2, train__epochs=30), "--rows=ihda,backbone-only", "--jobs=2"]
-    process = subprocess.Popen(command(*words), env=environment(), stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "backbone-only" in line:
-            break
+    """SIGKILL of the first process in the midst of a run: its process ends too, and the same command does the rest."""
+    words = arguments(tmp_path, train__epochs=60)
+    first = CliRunner().invoke(build(), [*words, "--rows=backbone-only"])
+    assert first.exit_code == 0, first.stderr
+    both = [*words, "--rows=target-only,backbone-only", "--jobs=2"]
+    process = subprocess.Popen(command(*both), env=environment(), stderr=subprocess.PIPE, text=True)
+    run = tmp_path / "out" / "runs" / "target-only" / "0-0"
+    wait_for(run / "log.csv", 3)
     process.kill()
+    assert process.stderr is not None
     process.stderr.read()  # until the last process that writes here is gone
     process.wait()
     results = tmp_path / "out" / "results"
-    before = {path: path.stat().st_mtime_ns for path in results.rglob("backbone-only/*.json")}
-    assert before and len(list(results.rglob("ihda/*.json"))) < 2
-    again = subprocess.run(command(*words), env=environment(), capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 0, again.stderr
-    assert len(list(results.rglob("ihda/*.json"))) == 2
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
-    assert (tmp_path / "out" / "table.md").is_file() and "IHDA" in again.stdout
+    done = results / "backbone-only" / "0-0.json"
+    stamp, before = done.stat().st_mtime_ns, load_checkpoint(run / "checkpoints" / "last.pt")["progress"]["epoch"]
+    assert before > 0 and not (results / "target-only").exists()
+    again = CliRunner().invoke(build(), [*words, "--rows=target-only,backbone-only"])
+    assert again.exit_code == 0, again.stderr
+    assert done.stat().st_mtime_ns == stamp
+    record = json.loads((results / "target-only" / "0-0.json").read_text())
+    assert record["steps"] == 2 * 2 + 60 * 2
+    assert (tmp_path / "out" / "table.html").is_file() and "pairs alone" in again.stdout
 
 
 def test_a_stop_is_passed_on_and_nothing_is_lost(tmp_path: Path) -> None:
-    words = [*arguments(tmp_path, 1, train__epochs=400), "--rows=target-only,backbone-only", "--jobs=2"]
-    process = subprocess.Popen(command(*words), env=environment(), stderr=subprocess.PIPE, text=True)
-    log = tmp_path / "out" / "runs" / "target-only" / "0-0" / "log.csv"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not (log.is_file() and len(log.read_text().splitlines()) > 2):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "Stopped;" in said and "same command goes on" in said
-    assert (log.parent / "checkpoints" / "last.pt").is_file()
+    made = planner(tmp_path, train__epochs=400)
+    jobs = made.jobs([ROWS["target-only"]], [0])
+
+    def interrupt() -> None:
+        wait_for(jobs[0].run / "log.csv", 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Interrupted, match="Stopped; 0 of 1 results are there"):
+        run_jobs(jobs, processes=2, say=lambda _: None)
+    progress = load_checkpoint(jobs[0].run / "checkpoints" / "last.pt")["progress"]
+    assert 0 < progress["epoch"] < 400
+    assert not jobs[0].done()
 
 
 def test_two_benchmarks_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def separability(
     """Balanced accuracy of fresh linear probes: trained on one half of held-out images, tested on the other.
 
     The halves are of identities, so a sketch and the photo it was drawn after are in the same half, and a probe that
-    knew identities would gain nothing by it. Standardisation and weights come from the training half alone.
+    knew identities would gain nothing by it. Standardisation and weights come from the training half alone. Give
+    features as they are or centred by training images: centred by their own mean, the halves err in opposite ways.
 
     Args:
         a: (n, d), frozen features of images of domain A, such as the test photos.
@@ -224,8 +225,7 @@ def fit_probe(source: Tensor, target: Tensor, penalty: float = PENALTY) -> Probe
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]
     found = weight.detach()
-    none = torch.empty(0, dtype=torch.int64)
-    return Probe(found[:-1], float(found[-1]), mean, scale, math.nan, (none, none))
+    return Probe(found[:-1], float(found[-1]), mean, scale, math.nan, (torch.empty(0).long(), torch.empty(0).long()))
 
 
 def _balanced(probe: Probe, source: Tensor, target: Tensor) -> float:
