@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from shoes_zoo import shoe_tables
 from torch import Tensor
 
 from isthmus.config import RunConfig
-from isthmus.data.adapters import Options, prepare
-from isthmus.data.manifest import Manifest
 from isthmus.evaluate.metrics import retrieval_metrics
 from isthmus.evaluate.probe import separability
 from isthmus.methods.ihda_parts import centroid_logits
@@ -26,20 +23,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "with": {},
     "inverted": {"ihda.ablation": ["inverted-domain"]},
 }
-
-
-def tables(shared_data: Path, out: Path, seed: int = 0) -> None:
-    """Target pairs, held-out pairs and source photos of other shoes; none is of the test part."""
-    rows = prepare("shoes", Options(shared_data / "data" / "qmul_shoes")).manifest
-    rows = [replace(row, path=str(row.path)) for row in rows if row.split == "train"]
-    names = sorted({str(row.identity) for row in rows})
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    train, source = set(order[:PAIRS]), set(order[PAIRS : PAIRS + SOURCE])
-    held_out = set(order[PAIRS + SOURCE : PAIRS + SOURCE + HELD_OUT])
-    target = [row for row in rows if row.identity in train]
-    Manifest(target + [replace(row, split="val") for row in rows if row.identity in held_out]).save(out / "t.parquet")
-    photos = [replace(row, domain="stock") for row in rows if row.identity in source and row.domain == "photo"]
-    Manifest(photos).save(out / "s.parquet")
 
 
 def train(shared_data: Path, folder: Path, seed: int = 0, **changes: Any) -> tuple[float, float]:
@@ -99,7 +82,7 @@ def judged(trainer: Trainer) -> tuple[float, float]:
 
 
 def test_a_linear_probe_loses_what_the_domain_loss_takes(shared_data: Path, tmp_path: Path) -> None:
-    tables(shared_data, tmp_path)
+    shoe_tables(shared_data, tmp_path, PAIRS, SOURCE, HELD_OUT)
     probe, found = {}, {}
     for name, changes in RUNS.items():
         probe[name], found[name] = train(shared_data, tmp_path, **changes)

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from shoes_zoo import shoe_tables
 
 from isthmus.config import RunConfig
-from isthmus.data.adapters import Options, prepare
-from isthmus.data.manifest import Manifest
 from isthmus.train.trainer import Trainer
 
 PAIRS, SOURCE, HELD_OUT = 100, 120, 80
-
-
-def tables(shared_data: Path, out: Path) -> None:
-    """Pairs, held-out pairs and attribute-labelled photos of other shoes, all of the official training part."""
-    rows = list(prepare("shoes", Options(shared_data / "data" / "qmul_shoes")).manifest.select(split="train"))
-    names = sorted({str(row.identity) for row in rows})
-    train, held_out = set(names[:PAIRS]), set(names[PAIRS : PAIRS + HELD_OUT])
-    source = set(names[PAIRS + HELD_OUT : PAIRS + HELD_OUT + SOURCE])
-    target = [row for row in rows if row.identity in train]
-    Manifest(target + [replace(row, split="val") for row in rows if row.identity in held_out]).save(out / "t.parquet")
-    photos = [replace(row, domain="shop") for row in rows if row.identity in source and row.domain == "photo"]
-    Manifest(photos).save(out / "s.parquet")
 
 
 @pytest.fixture(scope="module")
 def history(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The log of both steps with the paper's kind of features; its first line is the pretrained backbone."""
     folder = tmp_path_factory.mktemp("shoes")
-    tables(shared_data, folder)
+    shoe_tables(shared_data, folder, PAIRS, SOURCE, HELD_OUT)
     settings: dict[str, Any] = {
         "method": "ihda",
         "data.query": {"name": "sketch", "train": str(folder / "t.parquet")},
         "data.gallery": {"name": "photo", "train": str(folder / "t.parquet")},
-        "data.source": {"name": "shop", "train": str(folder / "s.parquet")},
+        "data.source": {"name": "stock", "train": str(folder / "s.parquet")},
         "data.workers": 1,
         "model.weights": str(shared_data / "weights" / "mobilenetv2_100.safetensors"),
         "model.image_size": 64,

@@ -141,7 +141,7 @@ def test_a_workers_sentence_arrives_and_shards_go_together(world: World, photos:
     process = world.start(tmp_path / "bad", "--ray", world.address, "--set", "refuse=There is no ink left.")
     other = world.start(tmp_path / "half", "--ray", world.address, "--shard", "1/2", "--json", "--workers", "1")
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2 and errors.splitlines()[-1] == "isthmus: There is no ink left."
+    assert process.returncode == 2 and errors.splitlines()[-1] == "isthmus: There is no ink left.", errors
     assert not list((tmp_path / "bad").rglob(".*.tmp"))
     output, errors = other.communicate(timeout=120)
     assert other.returncode == 0, errors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -138,4 +137,4 @@ def queries_of(table: Manifest, names: tuple[str, str]) -> dict[str, dict[str, l
             "ids": [row.id for row in rows],
             "identities": [str(row.identity) for row in rows],
         }
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+    return found

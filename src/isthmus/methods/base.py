@@ -112,6 +112,28 @@ class Stage:
     chosen: bool = True
 
 
+def place_of(epoch: int, lengths: Sequence[int]) -> tuple[int, int]:
+    """Where an epoch, counted through all stages, lies.
+
+    Args:
+        epoch: from 0 on; one past the end lies in the last stage.
+        lengths: epochs of each stage.
+
+    Returns:
+        The stage's number, and its first epoch.
+
+    Example:
+        >>> place_of(3, [2, 5])
+        (1, 2)
+    """
+    first = 0
+    for number, length in enumerate(lengths[:-1]):
+        if epoch < first + length:
+            return number, first
+        first += length
+    return len(lengths) - 1, first
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How good an epoch is.

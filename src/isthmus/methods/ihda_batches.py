@@ -14,7 +14,7 @@ from isthmus.data.manifest import Row
 from isthmus.data.paired import PairedData, identity_of
 from isthmus.data.samplers import epoch_batches, local_part, pick
 from isthmus.errors import IsthmusError
-from isthmus.methods.base import Processes
+from isthmus.methods.base import Processes, place_of
 
 SOURCE, TARGET = "source", "target"
 
@@ -115,11 +115,8 @@ class Batches:
 
     def epoch(self, number: int) -> list[Plan]:
         """The steps of an epoch; the longer of both loaders sets their number, the shorter is shuffled anew."""
-        first = 0
-        for stage, epochs in self.stages:  # noqa: B007
-            if number < first + epochs:
-                break
-            first += epochs
+        at, first = place_of(number, [epochs for _, epochs in self.stages])
+        stage, epochs = self.stages[at]
         seed, fixed = self.config.seed, self.config.train.steps_per_epoch
         if stage == SOURCE:
             size = self.config.ihda.source_step_batch // self.per_group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isthmus.methods.base import Method, Stage
+from isthmus.methods.base import Method, Stage, place_of
 from isthmus.train.build import learning_rate
 
 
@@ -42,12 +42,8 @@ class Schedule:
 
     def place(self, epoch: int) -> Place:
         """Of an epoch from 0 on; one past the end lies in the last stage."""
-        first = 0
-        for number, stage in enumerate(self.stages[:-1]):
-            if epoch < first + stage.epochs:
-                return Place(number, stage, first)
-            first += stage.epochs
-        return Place(len(self.stages) - 1, self.stages[-1], first)
+        number, first = place_of(epoch, [stage.epochs for stage in self.stages])
+        return Place(number, self.stages[number], first)
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """The learning rate of a step of an epoch that has `steps` of them."""
