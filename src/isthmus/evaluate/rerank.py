@@ -133,16 +133,8 @@ class Reranker:
     ) -> None:
         began = time.perf_counter()
         q, g = (torch.as_tensor(x).detach().float().cpu() for x in (query, gallery))
-        if (
-            q.ndim != 2
-            or g.ndim != 2
-            or q.shape[1] != g.shape[1]
-            or (len(q), len(g))
-            != (
-                len(query_ids),
-                len(gallery_ids),
-            )
-        ):
+        fits = q.ndim == g.ndim == 2 and q.shape[1] == g.shape[1]
+        if not fits or (len(q), len(g)) != (len(query_ids), len(gallery_ids)):
             raise IsthmusError(
                 f"Query vectors {tuple(q.shape)} with {len(query_ids)} ids and gallery vectors {tuple(g.shape)} with "
                 f"{len(gallery_ids)} ids do not fit together; give vectors of one width and an id each."
