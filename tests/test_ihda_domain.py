@@ -88,7 +88,7 @@ def test_a_linear_probe_loses_what_the_domain_loss_takes(shared_data: Path, tmp_
         probe[name], found[name] = train(shared_data, tmp_path, **changes)
     print(probe, found)
     # Two and a half times as many steps take 19 points and cost nothing either: benchmarks/ihda.
-    assert probe["without"] >= 0.92
+    assert probe["without"] >= 0.93
     assert probe["with"] <= probe["without"] - 0.09
     assert found["with"] >= found["without"] - 0.03
     assert probe["inverted"] >= 0.97

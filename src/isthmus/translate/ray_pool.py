@@ -140,9 +140,9 @@ class Cluster:
                     begun = True
                     yield row
                 return
-            except Exception as error:
-                lost = not isinstance(error, ray.exceptions.RayError) or isinstance(error, ValueError)
-                if begun or not lost or start == STARTS - 1:
+            except (ray.exceptions.RayError, ValueError) as error:
+                # A name that is taken, or not there yet, is a ValueError of Ray's.
+                if begun or not isinstance(error, ValueError) or start == STARTS - 1:
                     raise explain(error, self.address) from error
                 time.sleep(2.0**start)
 
