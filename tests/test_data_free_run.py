@@ -128,6 +128,9 @@ def test_images_of_folders_serve_as_alternative_data_and_as_upper_bound(
         assert not isthmus.load(tmp_path / labels).provenance["data_free"]
     given = made.method._pictures(batch, 0, torch.Generator())  # type: ignore[attr-defined]
     assert set(given.codes[0].tolist()) <= {0, 1} and not given.pairs
+    short = batch._replace(views=tuple(x[:3] for x in batch.views), codes=tuple(x[:3] for x in batch.codes))
+    again = made.method._pictures(short, 1, torch.Generator())  # type: ignore[attr-defined]
+    assert torch.equal(again.codes[0], batch.codes[0][[1, 2, 0, 1]]) and len(again.images[1]) == 4
 
 
 def test_a_collapse_is_said(teachers: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,10 +176,11 @@ class DataFree(Method):
             images = (drawn.sketches.to(self.device), drawn.photos.to(self.device))
             return Pictures(images, (drawn.sketch_codes.to(self.device), drawn.photo_codes.to(self.device)), True)
         if batch.views is not None and batch.codes is not None:
-            part = slice(turn * self.local, (turn + 1) * self.local)
-            views = [side[part].to(self.device).float() / 255 for side in batch.views]
+            # A domain of fewer images than all updates of a step want begins anew.
+            places = [(torch.arange(self.local) + turn * self.local) % len(side) for side in batch.views]
+            views = [side[at].to(self.device).float() / 255 for side, at in zip(batch.views, places, strict=True)]
             if settings.labels == "given":
-                given = [side[part].to(self.device) for side in batch.codes]
+                given = [side[at].to(self.device) for side, at in zip(batch.codes, places, strict=True)]
                 return Pictures((views[0], views[1]), (given[0], given[1]), False)
             return self._seen(views[0], views[1])
         made = [gaussian(self.local, settings.image_size, dice).to(self.device) for _ in SIDES]
