@@ -17,11 +17,11 @@ from isthmus.methods.ihda_parts import centroid_logits
 from isthmus.train.trainer import Trainer
 
 DOMAINS = ("sketch", "photo")
-PAIRS, SOURCE, HELD_OUT = 50, 100, 100
+PAIRS, SOURCE, HELD_OUT = 100, 100, 100
 RUNS: dict[str, dict[str, Any]] = {
     "without": {"ihda.domain_weight": 0.0},
     "with": {},
-    "inverted": {"ihda.ablation": ["inverted-domain"]},
+    "inverted": {"ihda.ablation": ["inverted-domain"], "train.steps_per_epoch": 30},
 }
 
 
@@ -48,7 +48,7 @@ def train(shared_data: Path, folder: Path, seed: int = 0, **changes: Any) -> tup
         "ihda.discriminator": "centroids",
         "ihda.domain_weight": 20.0,
         "ihda.reversal_gamma": 0.0,
-        "ihda.encoder_rate": 1.0,
+        "ihda.encoder_rate": 0.6,
         "ihda.source_batch": 32,
         "train.optimizer": "adam",
         "train.schedule": "cosine",
@@ -56,7 +56,7 @@ def train(shared_data: Path, folder: Path, seed: int = 0, **changes: Any) -> tup
         "train.lr": 1e-3,
         "train.batch_size": 50,
         "train.epochs": 1,
-        "train.steps_per_epoch": 30,
+        "train.steps_per_epoch": 60,
         "train.precision": "32-true",
         "train.accelerator": "cpu",
         "train.select": "last",
@@ -87,11 +87,11 @@ def test_a_linear_probe_loses_what_the_domain_loss_takes(shared_data: Path, tmp_
     for name, changes in RUNS.items():
         probe[name], found[name] = train(shared_data, tmp_path, **changes)
     print(probe, found)
-    # Twice as many steps take 13 points (.95 -> .82) and cost a fifth of R@1: benchmarks/ihda says why no more.
-    assert probe["without"] >= 0.93
-    assert probe["with"] <= probe["without"] - 0.05
-    assert found["with"] >= 0.5 * found["without"]
-    assert probe["inverted"] >= probe["without"] - 0.01
+    # Two and a half times as many steps take 19 points and cost nothing either: benchmarks/ihda.
+    assert probe["without"] >= 0.92
+    assert probe["with"] <= probe["without"] - 0.09
+    assert found["with"] >= found["without"] - 0.03
+    assert probe["inverted"] >= 0.97
 
 
 def test_the_centroids_say_what_a_loop_says() -> None:

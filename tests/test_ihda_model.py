@@ -232,6 +232,7 @@ def test_starting_from_another_run(folder: Path, tmp_path: Path) -> None:
         ({"model__dim": 8}, "can't be started from: its dim is 16, here it is 8"),
         ({"ihda__shared": True}, "its towers is True, here it is False"),
         ({"model__neck": True}, "its neck is False, here it is True"),
+        ({"model__gallery_filter": "grey"}, "its query_filter and gallery_filter are none and none, here"),
         ({"ihda__attributes": ["dark"]}, "has another attribute head"),
         ({"ihda__head_width": 9}, "has another attribute head"),
         ({"ihda__start": str(tmp_path / "nothing")}, "is no model"),

@@ -49,6 +49,10 @@ def core(regime: str) -> None:
     scores: list[list[str]] = []
     differences: list[list[str]] = []
     for kind, size, found in cells(regime):
+        usual = read(regime, "as-is", size)
+        if kind != "as-is" and usual is not None:
+            # Fine-tuning reads the pairs alone: whatever the source's sensor, these are its runs.
+            found = Results({**found.rows, "target-only": usual.rows["target-only"]}, found.queries)
         for row, title in CORE.items():
             if row not in found.rows:
                 continue

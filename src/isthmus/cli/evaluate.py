@@ -39,6 +39,17 @@ def evaluate(
             help="Also agreement with human triplets: columns query_id, nearer_id, farther_id and perhaps votes.",
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="Also re-rank the main row's hits and show that beside it: k-reciprocal."),
+    ] = None,
+    rerank_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Of the re-ranking: k1=20, k2=6, lambda=0.3, queries=alone (or together: transductive).",
+        ),
+    ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     out: Annotated[
         str | None,
@@ -60,12 +71,13 @@ def evaluate(
     those of the run's settings (RUN/config.yaml). Several runs, as of repeated splits or seeds, are each measured anew
     on their own split; the table is then their mean and sample standard deviation.
     """
-    from isthmus.cli.common import print_json
+    from isthmus.cli.common import parse_settings, print_json
     from isthmus.cli.evaluate_many import evaluate_many
     from isthmus.cli.evaluate_one import Options, measure, prepare, write
     from isthmus.cli.evaluate_show import show, summary
     from isthmus.data.images import show_name
     from isthmus.errors import IsthmusError
+    from isthmus.evaluate.rerank import settings_of
 
     if by not in ("auto", "label", "identity"):
         raise IsthmusError(f"--by {by} is unknown; choose label, identity or auto.")
@@ -80,6 +92,7 @@ def evaluate(
         split=split, query=query_domain, gallery=gallery_domain, root=root, by=by, centring=centring,
         attributes=attributes, triplets=triplets, report=report, bootstrap=bootstrap, seed=seed, batch_size=batch_size,
         workers=workers, skip_bad=skip_bad, progress=not json,
+        rerank=settings_of(rerank, parse_settings(rerank_set or []).items()),
     )  # fmt: skip
     if len(runs) > 1:
         evaluate_many(runs, options, Path(out) if out is not None else None, json=json)

@@ -33,25 +33,29 @@ def evaluate_many(runs: Sequence[str], options: Options, out: Path | None, *, js
     _alike(plans)
     if out is not None:
         make_folder(out.parent)
-    evaluations, figures, listed = {}, {}, []
+    evaluations, figures, listed, reranked = {}, {}, [], {}
     for place, plan in enumerate(plans, start=1):
         measured = measure(plan, options)
         write(plan, measured, options)
         evaluation = evaluations[plan.run] = measured.evaluation
         figures[plan.run] = measured.figures()
+        if measured.reranked is not None:
+            reranked[plan.run] = measured.reranked
         listed.append({"run": plan.run, "file": str(plan.file), "model": evaluation.model})
         if not json:
             score = number(evaluation.scores.get(evaluation.primary))
             print(f"[{place}/{len(plans)}] {visible(plan.run)}: {evaluation.primary} = {score}", flush=True)
     found = summarise(evaluations, figures)
     values = plain({"isthmus": __version__, "split": options.split, "runs": listed, "summary": found.to_dict()})
+    if reranked:
+        values["rerank"] = plain({run: how.to_dict() for run, how in reranked.items()})
     if out is not None:
         atomic_write_json(out, values)
     if json:
         print_json(values)
         return
     print()
-    show_summary(found)
+    show_summary(found, list(reranked.values()))
     if out is not None:
         print(f"Summary: {show_name(out)}")
 

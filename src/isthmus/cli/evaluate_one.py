@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from isthmus.data.manifest import Manifest
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement, Triplet
+    from isthmus.evaluate.rerank import KReciprocal
+    from isthmus.evaluate.reranked import Reranked
     from isthmus.evaluate.run import Evaluation
     from isthmus.models.encoder import Model
 
@@ -34,6 +36,7 @@ class Options:
     workers: int
     skip_bad: bool
     progress: bool
+    rerank: KReciprocal | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Measured:
     facts: dict[str, str]
     attributes: list[AttributeScores] = field(default_factory=list)
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by setting, the main one first
+    reranked: Reranked | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON file has it."""
@@ -71,6 +75,8 @@ class Measured:
             values["attributes"] = plain({scores.domain: scores.to_dict() for scores in self.attributes})
         if self.agreement:
             values["triplets"] = plain({setting: found.to_dict() for setting, found in self.agreement.items()})
+        if self.reranked is not None:
+            values["rerank"] = plain(self.reranked.to_dict())
         return values
 
     def figures(self) -> dict[str, float]:
@@ -82,6 +88,7 @@ class Measured:
 
 def prepare(run: str, options: Options, out: Path | None) -> Plan:
     """Read settings, tables and triplets, and make the folder to write to."""
+    from isthmus.cli.evaluate_inputs import domains_of, rows_of
     from isthmus.errors import IsthmusError
     from isthmus.evaluate.human import read_triplets
     from isthmus.io import make_folder, read_json
@@ -96,8 +103,8 @@ def prepare(run: str, options: Options, out: Path | None) -> Plan:
             "attribute-labelled source makes one."
         )
     triplets = read_triplets(options.triplets) if options.triplets is not None else []
-    domains = _domains(Path(run), options)
-    rows = _rows(domains[0], options.split), _rows(domains[1], options.split)
+    domains = domains_of(Path(run), options)
+    rows = rows_of(domains[0], options.split), rows_of(domains[1], options.split)
     if triplets:
         _require_named(triplets, rows, options)
     file = out if out is not None else Path(run) / f"evaluation-{options.split}.json"
@@ -108,10 +115,11 @@ def prepare(run: str, options: Options, out: Path | None) -> Plan:
 
 def measure(plan: Plan, options: Options) -> Measured:
     """Embed the images once and measure all that was asked for."""
+    from isthmus.cli.evaluate_inputs import load_model
     from isthmus.evaluate.human import embedding_agreement
     from isthmus.evaluate.run import embed_domains, evaluate_model
 
-    model = _load(plan.run, plan.domains, attributes=options.attributes)
+    model = load_model(plan.run, plan.domains, attributes=options.attributes)
     on_bad: Literal["raise", "skip"] = "skip" if options.skip_bad else "raise"
     # First what may still find the tables wanting: it reads fewer images.
     attributes = _attributes(model, plan, options, on_bad) if options.attributes else []
@@ -123,6 +131,13 @@ def measure(plan: Plan, options: Options) -> Measured:
         model, *plan.rows, by=cast(Literal["label", "identity", "auto"], options.by), bootstrap=options.bootstrap,
         seed=options.seed, embedded=embedded,
     )  # fmt: skip
+    reranked = None
+    if options.rerank is not None:
+        from isthmus.evaluate.reranked import add_reranked
+
+        evaluation, reranked = add_reranked(
+            evaluation, embedded, *plan.rows, options.rerank, bootstrap=options.bootstrap, seed=options.seed
+        )
     queries, gallery = ([row.id for row in part] for part in plan.rows)
     agreement = {
         setting: embedding_agreement(
@@ -136,7 +151,7 @@ def measure(plan: Plan, options: Options) -> Measured:
         "method": str(model.provenance.get("method", "model")),
         "backbone": model.architecture.backbone,
     }
-    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement)
+    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked)
 
 
 def write(plan: Plan, measured: Measured, options: Options) -> None:
@@ -152,6 +167,7 @@ def write(plan: Plan, measured: Measured, options: Options) -> None:
             measured.facts["title"],
             {measured.facts["method"]: measured.evaluation},
             run_folder=plan.run,
+            notes=[measured.reranked.text] if measured.reranked is not None else [],
             images={row.id: row.path for part in plan.rows for row in part},
             subtitle=f"Split {options.split}, {len(plan.rows[0])} and {len(plan.rows[1])} images, backbone "
             f"{measured.facts['backbone']}",
@@ -193,54 +209,3 @@ def _require_named(triplets: list[Triplet], rows: tuple[Manifest, Manifest], opt
             f"None of the {len(triplets)} triplets of {options.triplets} names a query and two gallery images of split "
             f"{options.split}, as {one.query}, {one.nearer} and {one.farther} are not; its ids must be the tables' own."
         )
-
-
-def _domains(run: Path, options: Options) -> tuple[DomainConfig, DomainConfig]:
-    """Both domains: from the command line where named there, else from the run's settings."""
-    from isthmus.config import DomainConfig, RunConfig
-    from isthmus.errors import IsthmusError
-
-    given = [
-        DomainConfig.parse(text, main=options.split, root=options.root) if text else None
-        for text in (options.query, options.gallery)
-    ]
-    settings = run / "config.yaml"
-    if None in given and settings.is_file():
-        data = RunConfig.load(settings).data
-        given = [ours or theirs for ours, theirs in zip(given, (data.query, data.gallery), strict=True)]
-    if given[0] is None or given[1] is None:
-        missing = "--query-domain" if given[0] is None else "--gallery-domain"
-        raise IsthmusError(f"{run} names no images to evaluate on: add  {missing} NAME=PATH.")
-    return given[0], given[1]
-
-
-def _rows(domain: DomainConfig, split: str) -> Manifest:
-    from isthmus.data.training import read_domain
-    from isthmus.errors import IsthmusError
-
-    rows = read_domain(domain, split)
-    if rows is not None:
-        rows = rows.select(domain=domain.name, real=True)
-    if rows is None or not len(rows):
-        raise IsthmusError(
-            f"The domain '{domain.name}' has no {split} images; name some:  --query-domain / --gallery-domain "
-            f"{domain.name}=PATH, or choose another --split."
-        )
-    return rows
-
-
-def _load(run: str, domains: tuple[DomainConfig, DomainConfig], *, attributes: bool) -> Model:
-    from isthmus.errors import IsthmusError
-    from isthmus.models.encoder import load
-    from isthmus.models.ihda import IhdaModel
-
-    model = IhdaModel.load(run) if attributes else load(run)
-    names = (domains[0].name, domains[1].name)
-    if names == model.domains[::-1]:
-        raise IsthmusError(f"The model asks with '{model.domains[0]}': exchange --query-domain and --gallery-domain.")
-    if names != model.domains:
-        raise IsthmusError(
-            f"The model's domains are {' and '.join(model.domains)}, those to evaluate {' and '.join(names)}; use the "
-            "model's names, as in  --query-domain NAME=PATH."
-        )
-    return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli.common import console, number, table, visible, with_interval
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from isthmus.cli.evaluate_one import Measured
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement
+    from isthmus.evaluate.reranked import Reranked
     from isthmus.evaluate.run import Evaluation
     from isthmus.evaluate.summary import Score, Summary
 
@@ -30,7 +31,8 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
 def show(measured: Measured) -> None:
     """Print a table for each direction, and those that were asked for besides, on standard output."""
     screen = console()
-    _show_directions(screen, measured.evaluation)
+    _show_directions(screen, measured.evaluation, measured.reranked)
+    _show_reranked(screen, measured.evaluation, measured.reranked)
     for scores in measured.attributes:
         _show_attributes(screen, scores)
     _show_agreement(screen, measured.agreement)
@@ -38,12 +40,22 @@ def show(measured: Measured) -> None:
     if evaluation.skipped:
         screen.print(f"Left out because they can't be read: {len(evaluation.skipped)} images.")
     name = evaluation.primary
-    screen.print(f"{name} = {number(evaluation.scores.get(name))} (relevant: same {evaluation.by})")
+    again = _marked(name, measured.reranked)
+    screen.print(f"{name} = {number(evaluation.scores.get(name))} (relevant: same {evaluation.by})", soft_wrap=True)
+    if again:
+        screen.print(f"{again} = {number(evaluation.scores.get(again))}", soft_wrap=True)
 
 
-def _show_directions(screen: Console, evaluation: Evaluation) -> None:
+def _marked(key: str, reranked: Reranked | None) -> str:
+    """A score's name when re-ranked: `mean/R@1` -> `mean (centred, k-reciprocal)/R@1`; nothing without re-ranking."""
+    head, _, metric = key.partition("/")
+    return f"{head} ({reranked.name})/{metric}" if reranked is not None else ""
+
+
+def _show_directions(screen: Console, evaluation: Evaluation, reranked: Reranked | None) -> None:
+    apart = reranked.name if reranked is not None else None
     for direction in dict.fromkeys(side.direction for side in evaluation.sides):
-        sides = [side for side in evaluation.sides if side.direction == direction]
+        sides = [side for side in evaluation.sides if side.direction == direction and side.setting != apart]
         first = sides[0]
         rows = [
             [metric, *[with_interval(side.scores.get(metric), side.intervals.get(metric)) for side in sides],
@@ -57,6 +69,27 @@ def _show_directions(screen: Console, evaluation: Evaluation) -> None:
             f"relevant image: {first.n_left_out}; queries with a tie: {ties}\nprotocol: {visible(first.protocol)}\n",
             soft_wrap=True,
         )
+
+
+def _show_reranked(screen: Console, evaluation: Evaluation, reranked: Reranked | None) -> None:
+    if reranked is None:
+        return
+    for direction, cost in reranked.costs.items():
+        before, after = (evaluation.side(direction, setting) for setting in (reranked.base, reranked.name))
+        rows = [
+            [metric, *[with_interval(side.scores[metric], side.intervals.get(metric)) for side in (before, after)],
+             signed(after.scores[metric] - before.scores[metric])]
+            for metric in before.scores
+        ]  # fmt: skip
+        title = f"{direction.replace('->', ' -> ')}, re-ranked"
+        screen.print(table(title, ["metric", reranked.base, reranked.name, "change"], rows))
+        screen.print(f"{reranked.settings.text}; {cost.text}\n", soft_wrap=True)
+
+
+def signed(change: float) -> str:
+    """`+.021`, `-.004` or `.000`."""
+    text = number(abs(change))
+    return text if text == number(0.0) else ("+" if change > 0 else "-") + text
 
 
 def _show_attributes(screen: Console, found: AttributeScores) -> None:
@@ -92,27 +125,44 @@ def plus_minus(score: Score | None) -> str:
     return "–" if score is None else f"{number(score.mean)} ± {number(score.deviation)}"
 
 
-def show_summary(found: Summary) -> None:
-    """Print mean ± standard deviation over runs, a table for each direction."""
+def show_summary(found: Summary, reranked: Sequence[Reranked] = ()) -> None:
+    """Print mean ± standard deviation over runs, a table for each direction; re-ranked figures stand in their own."""
     screen = console()
+    how = reranked[0] if reranked else None
+    settings = [setting for setting in found.settings if how is None or setting != how.name]
     for direction, size in found.sizes.items():
-        heads = [direction, *(f"{direction} ({setting})" for setting in found.settings[1:])]
+        heads = [direction, *(f"{direction} ({setting})" for setting in settings[1:])]
         metrics = [name.removeprefix(f"{direction}/") for name in found.scores if name.startswith(f"{direction}/")]
         rows = [
             [metric, *[plus_minus(found.scores.get(f"{head}/{metric}")) for head in heads],
              number(found.chance.get(f"{direction}/{metric}"))]
             for metric in metrics
         ]  # fmt: skip
-        screen.print(table(direction.replace("->", " -> "), ["metric", *found.settings, "chance"], rows))
+        screen.print(table(direction.replace("->", " -> "), ["metric", *settings, "chance"], rows))
         screen.print(f"gallery of {size}\n")
+        if how is not None:
+            heads = [direction, f"{direction} ({how.name})"]
+            rows = [
+                [metric, *[plus_minus(found.scores.get(f"{head}/{metric}")) for head in heads]] for metric in metrics
+            ]
+            title = f"{direction.replace('->', ' -> ')}, re-ranked"
+            screen.print(table(title, ["metric", how.base, how.name], rows))
+            taken = [one.costs[direction] for one in reranked]
+            extra = sum(cost.reranking_seconds for cost in taken) / len(taken)
+            plain = sum(cost.ranking_seconds for cost in taken) / len(taken)
+            screen.print(
+                f"{how.settings.text}; a run {extra:.2f} s on top of {plain:.2f} s of ranking\n", soft_wrap=True
+            )
     if found.more:
         rows = [[name, plus_minus(score)] for name, score in found.more.items()]
         screen.print(table("further figures", ["figure", "mean ± deviation"], rows))
     if found.partial:
         screen.print(f"Left out, as only some of the runs have them: {', '.join(found.partial)}.\n", soft_wrap=True)
     sets = f"{found.test_sets} different test set" + ("s" if found.test_sets > 1 else "")
+    again = _marked(found.primary, how)
     screen.print(
         f"Mean ± sample standard deviation (n - 1) over n = {found.n} runs on {sets}.\n"
-        f"{found.primary} = {plus_minus(found.scores.get(found.primary))} (relevant: same {found.by})",
+        f"{found.primary} = {plus_minus(found.scores.get(found.primary))} (relevant: same {found.by})"
+        + (f"\n{again} = {plus_minus(found.scores.get(again))}" if again else ""),
         soft_wrap=True,
     )

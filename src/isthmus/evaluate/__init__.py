@@ -6,6 +6,10 @@ metrics.py    both put together: scores, chance, intervals, values of each query
 intervals.py  bootstrap over queries, and the paired difference of two runs
 outcome.py    an evaluation as plain values for JSON
 run.py        both directions of embeddings or of a model, with and without centring
+sides.py      from rows and results to a row of the table
+rerank.py     k-reciprocal re-ranking after the ranking
+reciprocal.py its graph of mutual neighbours, in sparse rows
+reranked.py   re-ranked rows beside those of an evaluation
 summary.py    mean and standard deviation over runs of repeated splits and seeds
 repeats.py    the paired difference of two methods over such runs, with its interval
 attributes.py how well an attribute head reads each domain

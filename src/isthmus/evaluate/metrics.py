@@ -108,7 +108,7 @@ def retrieval_metrics(
     def scores_of(rows: Tensor) -> Tensor:
         return ops.similarity(ops.normalise(q[rows]), g).mul_(scale)
 
-    return _measure(
+    return metrics_of_scores(
         scores_of, query_labels, gallery_labels, gallery_ids, len(q), len(g), q.device,
         "cosine similarity", ks, bootstrap, seed, block, top,
     )  # fmt: skip
@@ -133,13 +133,13 @@ def metrics_from_similarities(
     s = _floating(similarities)
     if s.ndim != 2:
         raise IsthmusError(f"Similarities are a table of queries by gallery items, not of the shape {tuple(s.shape)}.")
-    return _measure(
+    return metrics_of_scores(
         lambda rows: s[rows], query_labels, gallery_labels, gallery_ids, s.shape[0], s.shape[1], s.device,
         "given similarities", ks, bootstrap, seed, block, top,
     )  # fmt: skip
 
 
-def _measure(
+def metrics_of_scores(
     scores_of: Callable[[Tensor], Tensor],
     query_labels: Sequence[str | None],
     gallery_labels: Sequence[str | None],
@@ -154,6 +154,13 @@ def _measure(
     block: int | None,
     top: int,
 ) -> RetrievalResult:
+    """The same of q queries and n gallery items whose scores a function gives, a block of queries at a time.
+
+    Args:
+        scores_of: (b,) positions of queries -> (b, n) scores on `device`, higher is nearer.
+        measure: what these scores are, for the protocol.
+        draws: resamples for the intervals.
+    """
     if len(query_labels) != q or len(gallery_labels) != n or len(gallery_ids) != n:
         raise IsthmusError(
             f"{q} queries with {len(query_labels)} labels and {n} gallery items with {len(gallery_labels)} labels and "

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.data.manifest import Manifest, Row
+from isthmus.data.manifest import Manifest
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.formulas import Cutoffs
-from isthmus.evaluate.metrics import RetrievalResult, retrieval_metrics
-from isthmus.evaluate.outcome import MOST_HITS, MOST_QUERIES, Evaluation, Hit, Side
+from isthmus.evaluate.metrics import retrieval_metrics
+from isthmus.evaluate.outcome import MOST_HITS, Evaluation, Hit, Side
+from isthmus.evaluate.sides import Vectors, finite_rows, relevance, side_of
 
 if TYPE_CHECKING:
     from isthmus.models.encoder import Model
 
 By = Literal["label", "identity", "auto"]
-Vectors = Tensor | NDArray[Any]
-COMPARED = ("mAP@all", "mAP@200", "P@200", "Prec@1", "Prec@5", "Prec@15", "R@1", "R@5", "R@10", "R@20", "mINP")
 
 __all__ = ["Evaluation", "Hit", "Side", "embed_domains", "evaluate_embeddings", "evaluate_model", "relevance"]
 
@@ -70,7 +67,7 @@ def evaluate_embeddings(
             "images do not fit; give one each."
         )
     pairs = {setting: (query, gallery), **(others or {})}
-    read_q, read_g = (_finite([pair[side] for pair in pairs.values()]) for side in (0, 1))
+    read_q, read_g = (finite_rows([pair[side] for pair in pairs.values()]) for side in (0, 1))
     read = [list(zip(queries, read_q.tolist(), strict=True)), list(zip(gallery_rows, read_g.tolist(), strict=True))]
     rows = [[row for row, ok in part if ok] for part in read]
     skipped = [row.id for part in read for row, ok in part if not ok]
@@ -90,7 +87,7 @@ def evaluate_embeddings(
                 gallery_ids=[row.id for row in rows[answers]], ks=ks, bootstrap=bootstrap, seed=seed,
                 top=min(keep_hits, MOST_HITS),
             )  # fmt: skip
-            both.append(_side(result, name, rows[asks], rows[answers], keys[asks], keys[answers]))
+            both.append(side_of(result, name, rows[asks], rows[answers], keys[asks], keys[answers]))
         for side in both:
             scores |= {f"{side.direction}{mark}/{metric}": value for metric, value in side.scores.items()}
         scores |= {f"mean{mark}/{m}": (both[0].scores[m] + both[1].scores[m]) / 2 for m in both[0].scores}
@@ -183,57 +180,3 @@ def evaluate_model(
         *pairs.pop(main), queries, gallery, by=by, setting=main, others=pairs, ks=ks, bootstrap=bootstrap, seed=seed
     )
     return Evaluation(**{**vars(result), "model": model.fingerprint})
-
-
-def relevance(queries: Sequence[Row], gallery: Sequence[Row]) -> Literal["label", "identity"]:
-    """Labels where the two sides share one, identities where they share one of those, else an error."""
-    for by in ("label", "identity"):
-        shared = {getattr(row, by) for row in queries} & {getattr(row, by) for row in gallery}
-        if shared - {None}:
-            return "label" if by == "label" else "identity"
-    raise IsthmusError(
-        "The queries and the gallery share neither a label nor an identity, so nothing can be measured; give both "
-        "domains subfolders, lists or a table with the same names."
-    )
-
-
-def _finite(parts: Sequence[Vectors]) -> Tensor:
-    return torch.stack([torch.as_tensor(part).isfinite().all(dim=1).cpu() for part in parts]).all(dim=0)
-
-
-def _side(
-    result: RetrievalResult,
-    setting: str,
-    asks: Sequence[Row],
-    answers: Sequence[Row],
-    wanted: Sequence[str | None],
-    offered: Sequence[str | None],
-) -> Side:
-    kept = result.kept.tolist()
-    shown = np.unique(np.linspace(0, len(kept) - 1, min(MOST_QUERIES, len(kept))).round().astype(int))
-    hits = {
-        asks[kept[i]].id: [
-            Hit(answers[j].id, score, offered[j] == wanted[kept[i]])
-            for j, score in zip(result.top[i].tolist(), result.top_scores[i].tolist(), strict=True)
-        ]
-        for i in shown.tolist()
-    }
-    return Side(
-        direction=f"{asks[0].domain}->{answers[0].domain}",
-        setting=setting,
-        scores=result.scores,
-        chance=result.chance,
-        intervals=result.intervals,
-        n_queries=result.n_queries,
-        n_gallery=result.n_gallery,
-        n_left_out=result.n_left_out,
-        tie_share=result.tie_share,
-        protocol=result.protocol,
-        query_ids=[asks[i].id for i in kept],
-        query_labels=[str(wanted[i]) for i in kept],
-        relevant=result.relevant.tolist(),
-        per_query={name: result.per_query[name].tolist() for name in COMPARED if name in result.per_query},
-        hits=hits,
-        precision_at_recall=result.precision_at_recall.tolist(),
-        first_ranks=result.first_ranks.tolist(),
-    )

@@ -68,6 +68,14 @@ class IhdaModel(Model):
                 f"ihda.start = {path} can't be started from: its {name} is {theirs[name]}, here it is {mine[name]}; "
                 "set both alike."
             )
+        looks = "query_filter and gallery_filter", self.preprocessing.filters, other.preprocessing.filters
+        for name, here, there in (("domains", self.domains, other.domains), looks):
+            # Of another look the weights fit, and see what they have never seen.
+            if here != there:
+                raise IsthmusError(
+                    f"ihda.start = {path} can't be started from: its {name} are {' and '.join(there)}, here they are "
+                    f"{' and '.join(here)}; set both alike."
+                )
         if (self.attributes, self.shape) != (other.attributes, other.shape):
             raise IsthmusError(
                 f"ihda.start = {path} has another attribute head ({', '.join(other.attributes)}; {other.shape}) than "

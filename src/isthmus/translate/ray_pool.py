@@ -11,8 +11,9 @@ import os
 import pickle
 import shutil
 import sys
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from isthmus.translate.ray_worker import BATCH, DONE, ERROR, Errand, RayWorker, 
 from isthmus.translate.work import Done, Job
 
 BLOCK = 8  # batches an actor takes at a time, at most: within a block, reading and writing overlap with the model
+STARTS = 3  # of Ray Data, before a failure to start is one
 LOOKED_AT = 5  # source images that each node has to see
 
 
@@ -115,14 +117,34 @@ class Cluster:
         through = _through_client if ray.util.client.ray.is_connected() else results
         with _marker(job.out) as marker:
             errand = Errand(job, TRANSLATORS[job.choice.name], __version__, marker, _some_sources(batches))
+            for row in self._rows(through, texts, errand, share):
+                if row[ERROR]:
+                    raise pickle.loads(row[ERROR])
+                done: Done = pickle.loads(row[DONE])
+                yield done
+
+    def _rows(
+        self, through: Callable[..., Iterator[dict[str, bytes]]], texts: Sequence[str], errand: Errand, share: Share
+    ) -> Iterator[dict[str, bytes]]:
+        """What `through` gives, begun anew where Ray Data did not get going.
+
+        Drivers of one cluster share actors of Ray Data's by name, and those that start at once race to create them:
+        whoever loses fails with an error that is none of the work's, and finds them there the next time.
+        """
+        import ray
+
+        for start in range(STARTS):
+            begun = False
             try:
                 for row in through(texts, errand, share):
-                    if row[ERROR]:
-                        raise pickle.loads(row[ERROR])
-                    done: Done = pickle.loads(row[DONE])
-                    yield done
-            except ray.exceptions.RayError as error:
-                raise explain(error, self.address) from error
+                    begun = True
+                    yield row
+                return
+            except Exception as error:
+                lost = not isinstance(error, ray.exceptions.RayError) or isinstance(error, ValueError)
+                if begun or not lost or start == STARTS - 1:
+                    raise explain(error, self.address) from error
+                time.sleep(2.0**start)
 
     def _say(self, share: Share) -> None:
         import ray
