@@ -16,7 +16,7 @@ from isthmus.models.encoder import Architecture, Model
     [
         (["--backbone", "resnt18"], ["'resnt18'", "did you mean resnet18"]),
         (["--backbone", "qqqq"], ["'qqqq'", "timm.list_models()"]),
-        (["--method", "syncd"], ["'syncd'", "syncdr, cds, ihda, pretrained"]),
+        (["--method", "syncd"], ["'syncd'", "syncdr, cds, ihda, data-free, pretrained"]),
         (["--preset", "papr"], ["'papr'", "default, tiny, paper"]),
         (["--ablation", "slots"], ["loss.ablation = 'slots'", "shared-slots"]),
         (["--seed", "-1"], ["seed = -1", "greater than or equal to 0"]),

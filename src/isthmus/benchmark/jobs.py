@@ -8,22 +8,23 @@ import datetime
 import platform
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from isthmus import __version__
-from isthmus.benchmark.measure import measure
 from isthmus.config import RunConfig
-from isthmus.data.manifest import Manifest
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_json, atomic_write_text, make_folder, read_json
 from isthmus.train.run import train
 
 HEAVY = ("checkpoints", "tensorboard", "model")
 DONE = "done.json"
+#: A finished run's folder and decoding threads -> plain values.
+Measure = Callable[[Path, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Job:
         config: all settings.
         run: the folder it trains in.
         result: where its scores go; None for a step 1.
-        needs: the folder of the step 1 it starts from.
         key: changes with its settings and data.
         steps: optimisation steps, for the time left.
-        table: the pairs to test on.
-        triplets: human triplets.
+        needs: the steps 1 that it starts from: the setting that names one -> its folder.
+        measure: what is asked of the finished run, if anything.
         keep: leave checkpoints and weights in place.
+        lasting: of a step 1: its weights stay when no run needs them any more.
     """
 
     name: str
@@ -51,12 +52,12 @@ class Job:
     config: RunConfig
     run: Path
     result: Path | None
-    needs: Path | None
     key: str
     steps: int
-    table: Path
-    triplets: Path | None = None
+    needs: Mapping[str, Path] = field(default_factory=dict)
+    measure: Measure | None = None
     keep: bool = False
+    lasting: bool = False
 
     def done(self) -> bool:
         """Whether there is nothing left to do.
@@ -85,9 +86,7 @@ def perform(job: Job) -> dict[str, Any]:
         return dict(read_json(job.result or job.run / DONE))
     make_folder(job.run)
     start, cpu = time.monotonic(), time.process_time()
-    config = job.config.model_copy(deep=True)
-    if job.needs is not None:
-        config.ihda.start = str(job.needs)
+    config = with_needs(job)
     with (job.run / "train.log").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         train(config, job.run)
     last = _last_line(job.run / "log.csv")
@@ -102,17 +101,21 @@ def perform(job: Job) -> dict[str, Any]:
         "steps": int(float(last.get("step", 0))),
         "log": last,
     }
-    if job.result is not None:
-        record |= measure(job.run, Manifest.load(job.table), job.triplets, config.data.workers)
-    before = read_json(job.needs / DONE)["seconds"] if job.needs is not None else {}
+    if job.measure is not None:
+        record |= job.measure(job.run, config.data.workers)
+    before = {name: read_json(folder / DONE) for name, folder in job.needs.items()}
     record["seconds"] = {
         "training": float(last.get("seconds", 0.0)),
         "wall": round(time.monotonic() - start, 2),
         "cpu": round(time.process_time() - cpu, 2),
-        **({"step_1": before} if before else {}),
     }
-    if job.needs is not None:
-        record["step_1_steps"] = read_json(job.needs / DONE)["steps"]
+    if before:
+        parts = [one["seconds"] for one in before.values()]
+        record["seconds"]["step_1"] = {name: round(sum(part[name] for part in parts), 2) for name in parts[0]}
+        record["step_1_steps"] = sum(one["steps"] for one in before.values())
+        record |= (
+            {"needs": found} if (found := {k: one["found"] for k, one in before.items() if "found" in one}) else {}
+        )
     if job.result is None:
         clear(job, ("checkpoints", "tensorboard"))
         atomic_write_json(job.run / DONE, record)
@@ -121,6 +124,15 @@ def perform(job: Job) -> dict[str, Any]:
         atomic_write_text(job.result, _compact(record))
         clear(job, HEAVY)
     return record
+
+
+def with_needs(job: Job) -> RunConfig:
+    """The job's settings, with the folders of the steps 1 that it starts from."""
+    config = job.config.model_copy(deep=True)
+    for name, folder in job.needs.items():
+        section, _, setting = name.partition(".")
+        setattr(getattr(config, section), setting, str(folder))
+    return config
 
 
 def machine() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,18 @@ from isthmus.models.ihda import IhdaModel
 
 METRICS = ("R@1", "R@5", "R@10", "R@20", "mAP@all", "mINP")
 HALVINGS = 5  # of the domain probe
+
+
+@dataclass(frozen=True)
+class MeasureIhda:
+    """`measure` with a table of test images and human triplets, to be sent to another process."""
+
+    table: Path
+    triplets: Path | None = None
+
+    def __call__(self, run: Path, workers: int) -> dict[str, Any]:
+        """See `measure`."""
+        return measure(run, Manifest.load(self.table), self.triplets, workers)
 
 
 def test_rows(table: Manifest, domain: str) -> list[Row]:

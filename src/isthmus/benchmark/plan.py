@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isthmus.benchmark.jobs import Job
-from isthmus.benchmark.measure import queries_of
-from isthmus.benchmark.prints import part_of, settings_fingerprint, table_fingerprint
+from isthmus.benchmark.measure import MeasureIhda, queries_of
+from isthmus.benchmark.prints import note_once, part_of, settings_fingerprint, table_fingerprint
 from isthmus.benchmark.protocol import Budget, Protocol, Split
 from isthmus.benchmark.rows import Variant
 from isthmus.config import RunConfig
 from isthmus.data.manifest import Manifest
 from isthmus.data.paired import read_paired_data
-from isthmus.errors import IsthmusError
-from isthmus.io import atomic_write_json, fingerprint, read_json
+from isthmus.io import fingerprint
 from isthmus.train.run import absolute_paths
 
 
@@ -87,11 +86,10 @@ class Planner:
                 config=config,
                 run=self.work / "runs" / row.name / name,
                 result=self.results / row.name / f"{name}.json",
-                needs=before[0].run if before else None,
                 key=fingerprint(key),
                 steps=steps,
-                table=split.pairs.absolute(),
-                triplets=self.triplets,
+                needs={"ihda.start": before[0].run} if before else {},
+                measure=MeasureIhda(split.pairs.absolute(), self.triplets),
                 keep=self.keep,
             ),
         ]
@@ -127,10 +125,8 @@ class Planner:
             config=config,
             run=(self.shared or self.work / "step1") / f"{split.name}-{seed}-{key[:8]}",
             result=None,
-            needs=None,
             key=key,
             steps=budget.source_epochs * budget.source_steps,
-            table=split.pairs.absolute(),
             keep=self.keep,
         )
 
@@ -156,17 +152,13 @@ class Planner:
             IsthmusError: results of other settings or queries are there already.
         """
         common = {"settings": settings_fingerprint(self.protocol.base(self.protocol.splits[0], 0))}
-        noted = self.results / "settings.json"
-        if noted.is_file() and read_json(noted) != common:
-            raise IsthmusError(
-                f"{self.results} holds results of other settings, which make no table with these; choose another --out."
-            )
-        atomic_write_json(noted, common)
+        note_once(
+            self.results / "settings.json",
+            common,
+            f"{self.results} holds results of other settings, which make no table with these; choose another --out.",
+        )
         names = (self.protocol.query, self.protocol.gallery)
         for split in self.protocol.splits:
             file = self.results / "splits" / f"{split.name}.json"
-            queries = queries_of(split.rows, names)
-            if not file.is_file():
-                atomic_write_json(file, queries)
-            elif read_json(file) != queries:
-                raise IsthmusError(f"{file} is of other test images than those of {split.pairs}; choose another --out.")
+            wrong = f"{file} is of other test images than those of {split.pairs}; choose another --out."
+            note_once(file, queries_of(split.rows, names), wrong)

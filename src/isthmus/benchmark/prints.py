@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from isthmus.config import RunConfig
 from isthmus.data.manifest import Manifest, Row
 from isthmus.data.paired import identity_of
-from isthmus.io import fingerprint, stable_hash
+from isthmus.errors import IsthmusError
+from isthmus.io import atomic_write_json, fingerprint, read_json, stable_hash
 
 
 def part_of(rows: Manifest, share: float, seed: int) -> Manifest:
@@ -36,6 +38,23 @@ def table_fingerprint(*tables: Iterable[Row]) -> str:
     )  # fmt: skip
 
 
+def labels_fingerprint(*tables: Iterable[Row]) -> str:
+    """Changes with images, labels and splits, not with where the images lie."""
+    return fingerprint([[[row.id, Path(row.path).name, row.label, row.split] for row in table] for table in tables])
+
+
+def note_once(file: Path, value: Any, sentence: str) -> None:
+    """Write a value down, or see that it is the one that was written down before.
+
+    Raises:
+        IsthmusError: the sentence; another value is there.
+    """
+    if not file.is_file():
+        atomic_write_json(file, value)
+    elif read_json(file) != value:
+        raise IsthmusError(sentence)
+
+
 def settings_fingerprint(config: RunConfig) -> str:
     """Of all settings that shape a result: those that differ from the defaults, without paths.
 
@@ -49,6 +68,8 @@ def settings_fingerprint(config: RunConfig) -> str:
         if data.get(name):
             data[name] = data[name]["name"]
     ihda.pop("start", None)
+    for name in ("photo", "sketch", "unified", "modality"):
+        values.get("data_free", {}).pop(name, None)
     values.pop("preset", None)  # what it sets stands in the settings themselves
     if "weights" in model:
         model["weights"] = Path(model["weights"]).name

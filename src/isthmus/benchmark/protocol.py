@@ -148,7 +148,7 @@ class Protocol:
         if config.method != "ihda" or config.ihda.stages != "both" or config.ihda.start is not None:
             raise IsthmusError("The benchmark sets method, ihda.stages and ihda.start itself; leave them out of --set.")
         changes: dict[str, Any] = {"ihda.attributes": self._attributes(config.ihda.attributes, harmful)}
-        if config.train.select in ("auto", "last") and not _sets(self.settings, "data.holdout"):
+        if config.train.select in ("auto", "last") and not sets(self.settings, "data.holdout"):
             changes["data.holdout"] = 0.0  # nothing is chosen by held-out pairs, so all of them can be learned from
         return RunConfig.build(self.preset, config.model_dump(), changes)
 
@@ -221,6 +221,6 @@ class Protocol:
         return RunConfig.build(self.preset, base, tables, changes)
 
 
-def _sets(settings: Mapping[str, Any], name: str) -> bool:
+def sets(settings: Mapping[str, Any], name: str) -> bool:
     head, _, tail = name.partition(".")
     return name in settings or (isinstance(settings.get(head), Mapping) and tail in settings[head])

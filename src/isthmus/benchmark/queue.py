@@ -45,14 +45,14 @@ class Queue:
                 clear(job, HEAVY)  # it may have been killed right after its result was written
             else:
                 open_rows.append(job)
-        wanted = {job.needs for job in open_rows}
+        wanted = {folder for job in open_rows for folder in job.needs.values()}
         open_steps = {job.run for job in self.jobs if job.result is None and job.run in wanted and not job.done()}
         names = {id(job) for job in open_rows}
         self.todo = [job for job in self.jobs if id(job) in names or (job.result is None and job.run in open_steps)]
         self.blocked = open_steps
         self.finished = self.total - len(open_rows)
-        self._users = {path: {job.run for job in open_rows if job.needs == path} for path in wanted if path}
-        self._keep = any(job.keep for job in self.jobs)
+        self._users = {path: {job.run for job in open_rows if path in job.needs.values()} for path in wanted}
+        self._kept = {job.run for job in self.jobs if job.keep or job.lasting}
         self._weight = sum(job.steps + OVERHEAD for job in self.todo)
         self._done_weight = 0
         self._start = time.monotonic()
@@ -60,7 +60,7 @@ class Queue:
     def next(self) -> Job | None:
         """The first run that can begin; None where all that are left wait for others."""
         for position, job in enumerate(self.todo):
-            if job.needs is None or job.needs not in self.blocked:
+            if not self.blocked.intersection(job.needs.values()):
                 return self.todo.pop(position)
         return None
 
@@ -77,14 +77,14 @@ class Queue:
             self.failed.append(f"{job.name}: {value}")
             self.say(f"FAILED {job.name}: {value}")
             if job.result is None:
-                for lost in [other for other in self.todo if other.needs == job.run]:
+                for lost in [other for other in self.todo if job.run in other.needs.values()]:
                     self.todo.remove(lost)
                     self._done_weight += lost.steps + OVERHEAD
                     self.failed.append(f"{lost.name}: its step 1 failed")
-        if job.needs in self._users:
-            self._users[job.needs].discard(job.run)
-            if not self._users[job.needs] and not self._keep:
-                clear_step_1(job.needs)
+        for folder in set(job.needs.values()):
+            self._users[folder].discard(job.run)
+            if not self._users[folder] and folder not in self._kept:
+                clear_step_1(folder)
 
     def _tell(self, job: Job, record: dict[str, Any]) -> None:
         passed = max(time.monotonic() - self._start, 1e-9)
@@ -93,6 +93,7 @@ class Queue:
         shown = ""
         for side in record.get("sides", []):
             if side["setting"] == record["setting"]:
-                shown += f" {side['direction']} R@1 {side['scores']['R@1']:.3f},"
+                metric = next(name for name in ("R@1", "mAP@all") if name in side["scores"])
+                shown += f" {side['direction']} {metric} {side['scores'][metric]:.3f},"
         seconds = record.get("seconds", {}).get("wall", 0.0)
         self.say(f"[{self.finished}/{self.total}] {job.name}:{shown} {seconds:.0f} s; {rate:.2f} steps/s, {left} left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,6 +81,21 @@ VARIANTS: tuple[Variant, ...] = (
 )
 
 
+def named(names: Iterable[str] | None, known: Sequence[str]) -> list[str]:
+    """The rows asked for; all of them for None.
+
+    Raises:
+        IsthmusError: one is unknown, or there is none.
+    """
+    wanted = list(known) if names is None else list(names)
+    for name in wanted:
+        if name not in known:
+            raise IsthmusError(f"There is no row '{name}'; choose --rows from: {', '.join(known)}.")
+    if not wanted:
+        raise IsthmusError(f"--rows names no row; choose from: {', '.join(known)}.")
+    return wanted
+
+
 def choose(names: Iterable[str] | None, harmful: Iterable[str]) -> tuple[list[Variant], list[str]]:
     """The rows to run, in the table's order, and sentences about what is left out.
 
@@ -95,13 +110,7 @@ def choose(names: Iterable[str] | None, harmful: Iterable[str]) -> tuple[list[Va
         >>> [row.name for row in choose(["no-domain", "ihda"], [])[0]]
         ['ihda', 'no-domain']
     """
-    known = {row.name: row for row in VARIANTS}
-    wanted = list(known) if names is None else list(names)
-    for name in wanted:
-        if name not in known:
-            raise IsthmusError(f"There is no row '{name}'; choose --rows from: {', '.join(known)}.")
-    if not wanted:
-        raise IsthmusError(f"--rows names no row; choose from: {', '.join(known)}.")
+    wanted = named(names, [row.name for row in VARIANTS])
     notes: list[str] = []
     if not list(harmful) and "harmful" in wanted:
         if names is not None:

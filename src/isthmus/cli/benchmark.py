@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from isthmus.cli.benchmark_data_free import data_free
+from isthmus.cli.benchmark_tools import names_of, positive, seeds_of, show_estimate, show_tables, write_tables
 from isthmus.errors import IsthmusError
-
-if TYPE_CHECKING:
-    from isthmus.benchmark.jobs import Job
-    from isthmus.benchmark.protocol import Protocol
 
 app = typer.Typer(no_args_is_help=True, help="Many training runs that make one table: ablations over splits and seeds.")
 
@@ -19,6 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="Many training runs that make one t
 @app.callback()
 def benchmark() -> None:
     """Many training runs that make one table: ablations over splits and seeds."""
+
+
+app.command("data-free")(data_free)
 
 
 @app.command("ihda-ablation")
@@ -53,17 +54,17 @@ def ihda_ablation(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """The ablation of IHDA's paper: each term left out, fewer pairs, and the baselines, over splits and seeds."""
+    from isthmus.benchmark.estimate import estimate_jobs
     from isthmus.benchmark.plan import Planner
     from isthmus.benchmark.protocol import Protocol
     from isthmus.benchmark.rows import choose
     from isthmus.benchmark.runner import lock, run_jobs
     from isthmus.cli.common import parse_settings, print_json
 
-    if jobs < 1:
-        raise IsthmusError(f"--jobs is {jobs}; write 1 or more.")
-    bad = _names(harmful)
-    chosen, notes = choose(_names(rows) if rows is not None else None, bad)
-    numbers = _seeds(seeds)
+    positive(jobs)
+    bad = names_of(harmful)
+    chosen, notes = choose(names_of(rows) if rows is not None else None, bad)
+    numbers = seeds_of(seeds)
     splits = _splits(pairs, source)
     layer: dict[str, Any] = {"model.weights": weights, "model.backbone": backbone}
     values = {name: value for name, value in layer.items() if value is not None} | parse_settings(settings or [])
@@ -79,7 +80,7 @@ def ihda_ablation(
 
         with tempfile.TemporaryDirectory() as scratch:
             planner = Planner(protocol, out / "results", Path(scratch), shared=out / "step1")
-            _show_plan(protocol, planner.jobs(chosen, numbers), jobs, as_json)
+            show_estimate(estimate_jobs(planner.jobs(chosen, numbers), jobs), as_json)
         return
     if triplets is not None:
         from isthmus.evaluate.human import read_triplets
@@ -91,27 +92,13 @@ def ihda_ablation(
         work = planner.jobs(chosen, numbers)
         planner.write_queries()
         failed = run_jobs(work, processes=jobs)
-        values = _write(out, protocol, work, as_json)
+        values = _write(out, as_json)
     finally:
         held.close()
     if as_json:
         print_json({**values, "failed": failed})
     if failed:
         raise IsthmusError(f"{len(failed)} runs could not be done; the first: {failed[0]}")
-
-
-def _names(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) < 0 or len(set(found)) < len(found):
-        raise IsthmusError(f"--seeds is '{text}'; write different whole numbers with commas between, as in 0,1,2.")
-    return found
 
 
 def _splits(pairs: list[Path], source: list[Path]) -> tuple[Any, ...]:
@@ -135,43 +122,24 @@ def _only_domain(domains: list[str], path: Path) -> str:
     return domains[0]
 
 
-def _show_plan(protocol: Protocol, work: list[Job], jobs: int, as_json: bool) -> None:
-    from isthmus.benchmark.estimate import estimate_jobs
-    from isthmus.cli.common import print_json
-
-    planned = estimate_jobs(work, jobs)
-    if as_json:
-        print_json(planned.to_dict())
-    else:
-        print(planned.text())
-
-
-def _write(out: Path, protocol: Protocol, work: list[Job], as_json: bool) -> dict[str, Any]:
+def _write(out: Path, as_json: bool) -> dict[str, Any]:
     """Make the tables from the results that are there, and show them."""
     from isthmus.benchmark.page import write_page
     from isthmus.benchmark.results import Results
     from isthmus.benchmark.rows import VARIANTS
     from isthmus.benchmark.table import compile_lines, grids, markdown
-    from isthmus.cli.common import console, plain, table
-    from isthmus.data.files import show_name
-    from isthmus.io import atomic_write_json, atomic_write_text
+    from isthmus.cli.common import plain
 
     results = Results.read(out / "results", [row.name for row in VARIANTS])
     lines = compile_lines(results)
     values = {"rows": plain([line.to_dict() for line in lines])}
     if not lines:
         return values
-    records = [record for runs in results.rows.values() for record in runs.values()]
-    machines = "; ".join(sorted({str(record["machine"]) for record in records}))
-    dates = sorted({str(record["date"]) for record in records})
-    subtitle = f"{len(records)} runs, {dates[0]} to {dates[-1]}, on {machines}"
-    heading = "IHDA, ablation"
-    atomic_write_json(out / "table.json", {**values, "runs": len(records), "machines": machines, "dates": dates})
-    atomic_write_text(out / "table.md", f"# {heading}\n\n{subtitle}.\n\n{markdown(lines, results)}")
-    write_page(out / "table.html", heading, subtitle, lines, results)
+    records = [dict(record) for runs in results.rows.values() for record in runs.values()]
+    write_tables(
+        out, "IHDA, ablation", records, values, markdown(lines, results),
+        lambda path, heading, subtitle: write_page(path, heading, subtitle, lines, results),
+    )  # fmt: skip
     if not as_json:
-        screen = console()
-        for title, columns, cells in grids(lines, results):
-            screen.print(table(title, columns, cells))
-        print(f"Tables: {', '.join(show_name(out / name) for name in ('table.md', 'table.json', 'table.html'))}")
+        show_tables(out, grids(lines, results))
     return values

@@ -13,7 +13,10 @@ from isthmus.errors import IsthmusError
 def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with any of the settings.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="syncdr, cds, ihda, pretrained; cut and fastcut make a translator.")
+        str | None,
+        typer.Option(
+            help="syncdr, cds, ihda, data-free, pretrained; cut and fastcut make a translator, classifier a teacher."
+        ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="default, tiny or paper: one dial for the rest.")] = None,
     query_domain: Annotated[
@@ -24,6 +27,15 @@ def train(
     source_domain: Annotated[
         str | None, typer.Option(help="ihda: the same for attribute-labelled images that look like the gallery's.")
     ] = None,
+    photo_classifier: Annotated[
+        str | None, typer.Option(help="data-free: classifier of the gallery's images: run, folder or description.")
+    ] = None,
+    sketch_classifier: Annotated[str | None, typer.Option(help="data-free: the same of the query's images.")] = None,
+    unified: Annotated[str | None, typer.Option(help="data-free: one classifier of both, instead of the two.")] = None,
+    modality_classifier: Annotated[
+        str | None, typer.Option(help="data-free: a classifier that tells the two domains apart.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="data-free: run TorchScript given as a classifier.")] = False,
     root: Annotated[str | None, typer.Option(help="Folder that the paths in lists are relative to.")] = None,
     synthetic: Annotated[list[str] | None, typer.Option(help="Folder that `isthmus translate` wrote.")] = None,
     weights: Annotated[str | None, typer.Option(help="'pretrained', 'random' or a checkpoint file.")] = None,
@@ -52,6 +64,11 @@ def train(
         "loss.ablation": ablation,
         "train.devices": devices,
         "train.nodes": nodes,
+        "data_free.photo": photo_classifier,
+        "data_free.sketch": sketch_classifier,
+        "data_free.unified": unified,
+        "data_free.modality": modality_classifier,
+        "data_free.trust": trust or None,
     }
     for name, text in (("query", query_domain), ("gallery", gallery_domain), ("source", source_domain)):
         if text is not None:
@@ -99,6 +116,15 @@ def _fit(config: Any, folder: Path, resume: bool, as_json: bool) -> None:
 def _next_commands(config: Any, shown: str) -> list[str]:
     from isthmus.config import CUT_METHODS
 
+    if config.method == "classifier":
+        return [_as_teacher(config, shown)]
+    if config.method == "data-free" and config.data.query is None:
+        query, gallery = config.data_free.names
+        return [
+            f"look at the pictures in {shown}/samples",
+            f"isthmus evaluate {shown} --query-domain {query}=IMAGES --gallery-domain {gallery}=IMAGES",
+            f"isthmus index {shown} PICTURES --out CATALOG",
+        ]
     if config.method not in CUT_METHODS:
         return [f"isthmus evaluate {shown}", f"isthmus index {shown} PICTURES --out CATALOG"]
     a, b = config.data.query.name, config.data.gallery.name
@@ -107,3 +133,15 @@ def _next_commands(config: Any, shown: str) -> list[str]:
         f"isthmus translate --source {source}=IMAGES --target {target} --translator cut --set run={shown} --out FOLDER"
         for source, target in ways[config.cut.direction]
     ]
+
+
+def _as_teacher(config: Any, shown: str) -> str:
+    if config.classifier.target == "domain":
+        option = "--photo-classifier PHOTOS --sketch-classifier SKETCHES --modality-classifier"
+    elif config.data.query is not None and config.data.gallery is not None:
+        option = "--unified"
+    elif config.data.query is not None:
+        option = "--photo-classifier PHOTOS --sketch-classifier"
+    else:
+        option = "--sketch-classifier SKETCHES --photo-classifier"
+    return f"isthmus train --method data-free {option} {shown} --out FOLDER"

@@ -1,5 +1,7 @@
 """Settings: typed, checked together, read from YAML and from `--set`."""
 
+from isthmus.config.classifier import ClassifierConfig
+from isthmus.config.data_free import DataFreeConfig
 from isthmus.config.ihda import IhdaConfig
 from isthmus.config.presets import PRESETS, presets_of
 from isthmus.config.run import CUT_METHODS, RunConfig, read_yaml
@@ -18,8 +20,10 @@ __all__ = [
     "CUT_METHODS",
     "PRESETS",
     "AugmentConfig",
+    "ClassifierConfig",
     "CutConfig",
     "DataConfig",
+    "DataFreeConfig",
     "DomainConfig",
     "IhdaConfig",
     "LossConfig",

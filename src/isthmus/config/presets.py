@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.config.classifier import CLASSIFIER_PRESETS
+from isthmus.config.data_free_presets import DATA_FREE_PRESETS
 from isthmus.config.ihda_presets import IHDA_PRESETS
 from isthmus.errors import IsthmusError
 
@@ -72,7 +74,13 @@ _FASTCUT_PRESETS = {
     "tiny": _fast(_CUT_PRESETS["tiny"]),
     "paper": _fast(_CUT_PRESETS["paper"], epochs=200),
 }
-_OF_METHOD = {"cut": _CUT_PRESETS, "fastcut": _FASTCUT_PRESETS, "ihda": IHDA_PRESETS}
+_OF_METHOD = {
+    "cut": _CUT_PRESETS,
+    "fastcut": _FASTCUT_PRESETS,
+    "ihda": IHDA_PRESETS,
+    "classifier": CLASSIFIER_PRESETS,
+    "data-free": DATA_FREE_PRESETS,
+}
 
 
 def presets_of(method: str) -> dict[str, dict[str, Any]]:

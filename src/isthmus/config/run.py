@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from isthmus.config.classifier import ClassifierConfig
+from isthmus.config.data_free import DataFreeConfig
 from isthmus.config.ihda import IhdaConfig
 from isthmus.config.presets import preset_of
 from isthmus.config.sections import (
@@ -44,6 +46,8 @@ class RunConfig(Section):
     loss: LossConfig = LossConfig()  # copied by pydantic for each run
     cut: CutConfig = CutConfig()  # copied by pydantic for each run
     ihda: IhdaConfig = IhdaConfig()  # copied by pydantic for each run
+    classifier: ClassifierConfig = ClassifierConfig()  # copied by pydantic for each run
+    data_free: DataFreeConfig = DataFreeConfig()  # copied by pydantic for each run
     train: TrainConfig = TrainConfig()  # copied by pydantic for each run
 
     @model_validator(mode="after")
@@ -79,20 +83,31 @@ class RunConfig(Section):
 
     def _only_what_the_method_reads(self) -> None:
         """A setting that would change nothing is a misunderstanding."""
-        mine = {"cut": CUT_METHODS, "ihda": ("ihda",)}
-        for name, usual in (("cut", CutConfig()), ("ihda", IhdaConfig())):
-            if self.method not in mine[name] and getattr(self, name) != usual:
+        mine = {"cut": CUT_METHODS, "ihda": ("ihda",), "classifier": ("classifier",), "data_free": ("data-free",)}
+        for name, methods in mine.items():
+            part = getattr(self, name)
+            if self.method not in methods and part != type(part)():
                 raise ValueError(
-                    f"{self.method} doesn't use settings {name}.*; leave them out, or choose --method {name}"
+                    f"{self.method} doesn't use settings {name}.*; leave them out, or choose --method {methods[0]}"
                 )
         useless: list[str] = []
         reads: tuple[str, ...] = ()
         if self.method != "ihda" and self.data.source is not None:
             raise ValueError(f"{self.method} has no use for data.source; leave it out, or choose --method ihda")
-        if self.method in ("ihda", *CUT_METHODS):
+        if self.method in ("ihda", "classifier", "data-free", *CUT_METHODS):
             useless += ["data.synthetic"] if self.data.synthetic else []
             useless += ["train.balance"] if self.train.balance else []
             useless += _changed("loss", self.loss, LossConfig())
+        if self.method == "classifier":
+            if self.train.select == "labels":
+                raise ValueError(
+                    "train.select = labels scores retrieval; leave it out (auto: validation accuracy), or name "
+                    "balanced_accuracy or last"
+                )
+            reads = ("model.backbone", "model.weights", "model.image_size", "model.freeze_norm")
+            useless += _changed("model", self.model, ModelConfig())
+        if self.method == "data-free":
+            useless += self._data_free()
         if self.method in CUT_METHODS:
             if self.train.select not in ("auto", "last"):
                 raise ValueError(
@@ -104,6 +119,32 @@ class RunConfig(Section):
         if useless := [name for name in useless if name not in reads]:
             own = " trains networks of its own and" if self.method in CUT_METHODS else ""
             raise ValueError(f"{self.method}{own} doesn't use {', '.join(useless)}; leave it out")
+
+    def _data_free(self) -> list[str]:
+        """Settings that data-free training has no use for."""
+        settings, looks = self.data_free, self.data.query or self.data.gallery
+        if settings.images != "folders" and looks is not None:
+            raise ValueError(
+                "data-free reads no images: leave out --query-domain and --gallery-domain, or set "
+                "data_free.images=folders for a comparison"
+            )
+        if self.train.select not in ("auto", "last"):
+            raise ValueError(
+                f"train.select = {self.train.select} is not to be had with data-free, which sees no image to choose "
+                "by: its last epoch is kept; leave it out"
+            )
+        own: tuple[str, ...] = ("model.freeze_norm", "model.centring")
+        if settings.students != "teachers":
+            own += ("model.backbone", "model.image_size")
+        if settings.students == "weights":
+            own += ("model.weights",)
+        if settings.train == "heads" and not self.model.freeze_norm:
+            raise ValueError("data_free.train=heads keeps the encoder as it is; set model.freeze_norm to true")
+        if self.model.freeze_norm and settings.students == "scratch":
+            raise ValueError(
+                "model.freeze_norm keeps statistics that data_free.students=scratch hasn't got; set it to false"
+            )
+        return [name for name in _changed("model", self.model, ModelConfig()) if name not in own]
 
     @classmethod
     def build(cls, preset: str = "default", *layers: dict[str, Any]) -> RunConfig:

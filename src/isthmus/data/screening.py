@@ -53,7 +53,7 @@ def screen(data: TrainingData, source: ImageSource, *, threads: int, on_bad: str
         key: kept for key, made in data.counterparts.items() if (kept := [r for r in made if r.id not in reasons])
     }
     for name, side in zip(data.names, data.train, strict=True):
-        if len(side) < 2:
+        if name and len(side) < 2:
             raise IsthmusError(f"The domain '{name}' has {len(side)} readable training images; 2 are needed at least.")
     data.notes.append(f"{len(reasons)} unreadable images are left out (listed in skipped.txt), the first: {first}")
     return list(reasons.values())

@@ -19,7 +19,7 @@ class TrainingData:
     """What a method trains on. `query` and `gallery` are index 0 and 1 everywhere.
 
     Attributes:
-        names: the two domains' names.
+        names: the two domains' names; empty for a side that a method of one domain goes without.
         train: real training rows of each domain.
         val: rows of each domain for choosing an epoch.
         counterparts: synthetic rows by the id of the image they were made from.
@@ -35,6 +35,11 @@ class TrainingData:
     held_out: bool = False
     notes: list[str] = field(default_factory=list)
     source: list[Row] = field(default_factory=list)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides that there are."""
+        return tuple(side for side, name in enumerate(self.names) if name)
 
     def rows(self) -> list[Row]:
         """Every image that training may look at."""
@@ -69,12 +74,37 @@ def read_domain(domain: DomainConfig, split: str) -> Manifest | None:
 
 def read_training_data(config: DataConfig, *, synthetic: bool, seed: int) -> TrainingData:
     """Read both domains, and with `synthetic` their counterparts, as the settings say."""
-    query, gallery = config.query, config.gallery
-    if query is None or gallery is None:
+    if config.query is None or config.gallery is None:
         raise IsthmusError("Two domains are needed: give --query-domain NAME=PATH and --gallery-domain NAME=PATH.")
-    train, val = [], []
-    held_out = False
-    for domain in (query, gallery):
+    data = _read_domains(config, seed, by_label=False)
+    if synthetic:
+        data.counterparts = _read_counterparts(config.synthetic, data)
+    return data
+
+
+def read_labelled_data(config: DataConfig, *, seed: int, by_label: bool = True) -> TrainingData:
+    """Read one domain or both, for training on labels.
+
+    Args:
+        config: `query`, `gallery` or both of them.
+        seed: of the choice of held-out images.
+        by_label: every image must have a label, and of each label's images a share is held out.
+
+    Raises:
+        IsthmusError: there is no domain, or an image without a label.
+    """
+    if config.query is None and config.gallery is None:
+        raise IsthmusError("A domain is needed: give --query-domain NAME=PATH, --gallery-domain NAME=PATH or both.")
+    return _read_domains(config, seed, by_label=by_label)
+
+
+def _read_domains(config: DataConfig, seed: int, *, by_label: bool) -> TrainingData:
+    data = TrainingData(("", ""), ([], []), ([], []))
+    names = ["", ""]
+    for side, domain in enumerate((config.query, config.gallery)):
+        if domain is None:
+            continue
+        names[side] = domain.name
         manifest = read_domain(domain, "train")
         if manifest is None:
             raise IsthmusError(f"The domain '{domain.name}' has no training images: name a folder, list or table.")
@@ -82,8 +112,10 @@ def read_training_data(config: DataConfig, *, synthetic: bool, seed: int) -> Tra
         require_usable(manifest, domain.name)
         rows = list(manifest)
         own = read_domain(domain, "val")
+        chosen = [] if own is None else list(own.select(domain=domain.name, real=True))
+        if by_label:
+            _require_labels([*rows, *chosen], domain.name)
         if own is not None:
-            chosen = list(own.select(domain=domain.name, real=True))
             twice = {row.id for row in rows} & {row.id for row in chosen}
             if twice:
                 raise IsthmusError(
@@ -91,19 +123,26 @@ def read_training_data(config: DataConfig, *, synthetic: bool, seed: int) -> Tra
                     f"{min(twice)}; take them out of one of the two."
                 )
         else:
-            rows, chosen = _hold_out(rows, config.holdout, seed)
-            held_out = True
-        train.append(rows)
-        val.append(chosen)
-    data = TrainingData((query.name, gallery.name), (train[0], train[1]), (val[0], val[1]), held_out=held_out)
-    if held_out and config.holdout:
+            rows, chosen = (_hold_out_of_each if by_label else _hold_out)(rows, config.holdout, seed)
+            data.held_out = True
+        data.train[side].extend(rows)
+        data.val[side].extend(chosen)
+    data.names = (names[0], names[1])
+    if data.held_out and config.holdout:
+        counts = " and ".join(str(len(data.val[side])) for side in data.sides)
         data.notes.append(
-            f"No validation images are named: {len(val[0])} and {len(val[1])} training images are kept apart to choose "
-            "the epoch."
+            f"No validation images are named: {counts} training images are kept apart to choose the epoch."
         )
-    if synthetic:
-        data.counterparts = _read_counterparts(config.synthetic, data)
     return data
+
+
+def _require_labels(rows: list[Row], domain: str) -> None:
+    missing = [row.id for row in rows if row.label is None]
+    if missing:
+        raise IsthmusError(
+            f"{len(missing)} of {len(rows)} images of '{domain}' have no label, such as {missing[0]}; put each class "
+            "into a folder of its own, or list them as  path label."
+        )
 
 
 def _hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -111,6 +150,19 @@ def _hold_out(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list
     count = min(round(len(rows) * share), len(rows) - 2)
     order = sorted(rows, key=lambda row: stable_hash("holdout", seed, row.id))
     apart = {row.id for row in order[: max(0, count)]}
+    return [row for row in rows if row.id not in apart], [row for row in rows if row.id in apart]
+
+
+def _hold_out_of_each(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """The same for each label alone: one image at least where that is no more than a fifth of them."""
+    of_label: dict[str | None, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_label[row.label].append(row)
+    apart: set[str] = set()
+    for members in of_label.values():
+        order = sorted(members, key=lambda row: stable_hash("holdout", seed, row.id))
+        count = min(max(round(len(order) * share), len(order) >= 5), len(order) - 1) if share else 0
+        apart |= {row.id for row in order[:count]}
     return [row for row in rows if row.id not in apart], [row for row in rows if row.id in apart]
 
 

@@ -30,6 +30,9 @@ class Cutoffs:
             over the number of hits found there, as some papers have it; the two differ much.
         recall: `R@k`, at least one hit in the top k; also called CMC rank-k and Acc@k.
         gain: `nDCG@k`, the hits' 1 / log2(1 + rank) over the best possible.
+        first: `mAP@khits (data-free-sbir)`, the mean precision at the first k hits, of all hits where there are fewer:
+            that project's public code stops there. It is 1 where k hits lead, wherever the others stand, so it
+            compares with no other figure; off by default.
     """
 
     precision: tuple[int, ...] = (1, 10, 100, 200)
@@ -37,10 +40,21 @@ class Cutoffs:
     average: tuple[int, ...] = (200,)
     recall: tuple[int, ...] = (1, 5, 10, 20)
     gain: tuple[int, ...] = (10,)
+    first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(k < 1 for k in (*self.precision, *self.micro, *self.average, *self.recall, *self.gain)):
+        if any(k < 1 for k in (*self.precision, *self.micro, *self.average, *self.recall, *self.gain, *self.first)):
             raise IsthmusError("A metric's cutoff k is below 1; give ranks from 1 on.")
+
+
+def first_hits(k: int) -> str:
+    """The name of the truncated mean average precision.
+
+    Example:
+        >>> first_hits(10)
+        'mAP@10hits (data-free-sbir)'
+    """
+    return f"mAP@{k}hits (data-free-sbir)"
 
 
 def query_values(hits: Hits, relevant: Ints, ks: Cutoffs) -> dict[str, Floats]:
@@ -70,6 +84,8 @@ def query_values(hits: Hits, relevant: Ints, ks: Cutoffs) -> dict[str, Floats]:
     for k in ks.gain:
         best = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))
         result[f"nDCG@{k}"] = total(ranks <= k, 1.0 / np.log2(1.0 + ranks)) / best[np.minimum(k, relevant) - 1]
+    for k in ks.first:
+        result[first_hits(k)] = total(found <= k, precision) / np.minimum(k, relevant)
     return result
 
 
@@ -94,6 +110,7 @@ def chance_scores(n: int, relevant: Ints, ks: Cutoffs) -> dict[str, float]:
     each["mINP"] = inverse_penalty(n, r)
     each["R-precision"] = r / n
     each |= {f"nDCG@{k}": discounted_gain(n, r, k) for k in ks.gain}
+    each |= {first_hits(k): first_precisions(n, r, k) for k in ks.first}
     weights = {f"Prec@{k}": np.minimum(k, r) * times for k in ks.micro}
     return {name: float(np.average(value, weights=weights.get(name, times))) for name, value in each.items()}
 
@@ -160,4 +177,20 @@ def discounted_gain(n: int, r: Ints, k: int) -> Floats:
     """E[nDCG@k] = r / n * (sum of all discounts to rank k) / (sum of the first min(k, r) discounts)."""
     discounts = np.cumsum(1.0 / np.log2(np.arange(2, min(k, n) + 2)))
     result: Floats = r / n * discounts[-1] / discounts[np.minimum(len(discounts), r) - 1]
+    return result
+
+
+def first_precisions(n: int, r: Ints, k: int) -> Floats:
+    """E[mean of j / rank of hit j over j up to min(k, r)].
+
+    Hit j has rank m with probability C(m - 1, j - 1) C(n - m, r - j) / C(n, r).
+    """
+    result = np.empty(len(r), dtype=np.float64)
+    for i, one in enumerate(r.tolist()):
+        total = 0.0
+        for j in range(1, min(k, one) + 1):
+            m = np.arange(j, n - one + j + 1)
+            probability = np.exp(log_choose(m - 1, j - 1) + log_choose(n - m, one - j) - log_choose(n, one))
+            total += j * float((probability / m).sum())
+        result[i] = total / min(k, one)
     return result

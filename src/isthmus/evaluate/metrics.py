@@ -227,6 +227,7 @@ def metrics_of_scores(
             f"{measure}; {m} queries against {n} gallery items, {q - m} of {q} queries left out for want of "
             f"a relevant item; ties by a hash of the item's id, deciding in {tie_share:.1%} of queries; Prec@k = hits "
             "in the top min(k, relevant) over their number, summed over queries; mAP@k divided by min(k, relevant)"
+            + ("; mAP@khits stops at the first k hits and is no mAP" if ks.first else "")
             + (f"; 95 % intervals from {draws} bootstrap resamples of the queries, seed {seed}" if draws else "")
         ),
     )

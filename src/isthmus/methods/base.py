@@ -141,10 +141,12 @@ class Verdict:
     Attributes:
         figures: by name; `train.select` chooses among them.
         means: (2, dim), each domain's mean unit vector of training images, where there are such vectors.
+        notes: what the user should hear of it.
     """
 
     figures: dict[str, float]
     means: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def mean_cosine(self) -> float | None:

@@ -33,19 +33,13 @@ def create_backbone(name: str, weights: str = "pretrained", image_size: Sides | 
     Raises:
         IsthmusError: unknown name, missing file, or a checkpoint of another architecture.
     """
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(pretrained=False), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
-        raise IsthmusError(f"There is no backbone '{name}': {hint}")
+    require_backbone(name)
     if weights not in ("pretrained", "random") and not Path(weights).is_file():
         raise IsthmusError(
             f"model.weights = '{weights}' is no file; give a checkpoint, or 'pretrained' (timm's hub) or 'random'."
         )
-    options: dict[str, Any] = {"num_classes": 0, "pretrained": weights == "pretrained"}
-    if image_size is not None and _takes_image_size(name):
-        options["img_size"] = image_size
     try:
-        backbone: nn.Module = timm.create_model(name, **options)
+        backbone = build_timm(name, 0, image_size, pretrained=weights == "pretrained")
     except Exception as error:
         if weights != "pretrained":
             raise IsthmusError(f"The backbone '{name}' can't be built: {_first_line(error)}") from error
@@ -56,6 +50,23 @@ def create_backbone(name: str, weights: str = "pretrained", image_size: Sides | 
     if weights not in ("pretrained", "random"):
         _load_file(backbone, name, Path(weights))
     return backbone
+
+
+def require_backbone(name: str) -> None:
+    """An unknown timm model is an error that names similar ones."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(pretrained=False), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
+        raise IsthmusError(f"There is no backbone '{name}': {hint}")
+
+
+def build_timm(name: str, classes: int, image_size: Sides | None = None, *, pretrained: bool = False) -> nn.Module:
+    """A timm model with a head of `classes` outputs, none for 0; what timm raises goes on."""
+    options: dict[str, Any] = {"num_classes": classes, "pretrained": pretrained}
+    if image_size is not None and _takes_image_size(name):
+        options["img_size"] = image_size
+    network: nn.Module = timm.create_model(name, **options)
+    return network
 
 
 def _takes_image_size(name: str) -> bool:

@@ -30,9 +30,18 @@ FORMAT = 1
 Source = str | Path | Image.Image | bytes
 
 
+_LATER = (("softmax", False), ("beliefs", 0), ("belief_share", 0.0))
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """What is needed to build the network again without its weights; `image_size` is a side or (height, width)."""
+    """What is needed to build the network again without its weights.
+
+    Attributes:
+        image_size: a side or (height, width).
+        softmax: whether the projection ends in one: its outputs are class probabilities.
+        beliefs: how many class probabilities a vector holds besides (`BeliefHead`), `belief_share` their weight.
+    """
 
     backbone: str
     dim: int
@@ -42,6 +51,9 @@ class Architecture:
     towers: bool = False
     drop_stages: int = 0
     grid: int = 1
+    softmax: bool = False
+    beliefs: int = 0
+    belief_share: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", compact(self.image_size))
@@ -49,7 +61,7 @@ class Architecture:
     def description(self) -> dict[str, Any]:
         """As `config.json` has it: what came later is written only where it is used, so fingerprints stay."""
         values = asdict(self)
-        for name, usual in (("neck", False), ("towers", False), ("drop_stages", 0), ("grid", 1)):
+        for name, usual in (("neck", False), ("towers", False), ("drop_stages", 0), ("grid", 1), *_LATER):
             if values[name] == usual:
                 values.pop(name)
         return values

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isthmus.config.sizes import Sides
 from isthmus.errors import IsthmusError
 from isthmus.models.backbones import create_backbone
+from isthmus.models.heads import BeliefHead
 
 
 class Features(NamedTuple):
@@ -239,9 +240,26 @@ def build_encoder(
     towers: bool = False,
     drop_stages: int = 0,
     grid: int = 1,
+    softmax: bool = False,
+    beliefs: int = 0,
+    belief_share: float = 0.0,
 ) -> Encoder | Towers:
-    """An encoder by names; see `create_backbone` for `weights` and the errors."""
+    """An encoder by names; see `create_backbone` for `weights` and the errors, `Architecture` for the rest."""
     encoder = Encoder(create_backbone(backbone, weights, image_size), dim, neck, drop_stages, grid)
+    if softmax:
+        encoder.head = nn.Sequential(encoder.head, nn.Softmax(dim=1))
+    if beliefs:
+        linear = encoder.head
+        assert isinstance(linear, nn.Linear)
+        encoder.head = BeliefHead(linear.in_features, dim, beliefs, belief_share)
+        encoder.dim = beliefs + 2 + dim
     if domain_norm:
         split_norms(encoder.backbone, 2)
-    return Towers(encoder) if towers else encoder
+    if not towers:
+        return encoder
+    both = Towers(encoder)
+    for side in (0, 1):
+        head = both.tower(side).head
+        if isinstance(head, BeliefHead):
+            head.side.fill_(side)
+    return both

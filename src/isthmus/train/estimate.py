@@ -37,10 +37,11 @@ def estimate(config: RunConfig) -> Plan:
         start = time.perf_counter()
         for row in sample:
             source.pixels(row)
-        decode = (time.perf_counter() - start) / len(sample) / max(1, min(2, config.data.workers))
+        decode = (time.perf_counter() - start) / max(1, len(sample)) / max(1, min(2, config.data.workers))
         judged = trainer.judge.images()
         few = sample[: max(1, judged)]  # a translator is slow, and shows few
-        embed = measure(lambda: trainer.judge.probe(few), warmup=1, repeats=2) / len(few)
+        looked = len(few) or judged  # a method that reads no images looks at its own
+        embed = measure(lambda: trainer.judge.probe(few), warmup=1, repeats=2) / looked if looked else 0.0
         steps = trainer.schedule.steps
         training = 0.0
         if trainer.method.trains:
@@ -50,7 +51,7 @@ def estimate(config: RunConfig) -> Plan:
             ):
                 # As in its last epoch, when every term that begins later takes part.
                 trainer.method.begun = first + stage.epochs
-                batch = trainer.method.load(trainer.method.epoch(first)[0])
+                batch = trainer.method.load(trainer.method.epoch(first + stage.epochs - 1)[0])
                 training += count * measure(partial(trainer._step, batch, 0.0), warmup=1, repeats=3, limit=20.0)
         step_seconds = training / max(1, steps)
         filled = sum(len(items) for items in getattr(trainer.method, "sets", ()))
@@ -71,8 +72,8 @@ def estimate(config: RunConfig) -> Plan:
         seconds=seconds,
         memory=peak_memory() + cached,
         disk=4 * weights,
-        probe=f"{1000 * step_seconds:.0f} ms a step, {embed and 1 / embed:.0f} images/s embedded, "
-        f"{1 / max(decode, 1e-9):.0f} decoded",
+        probe=f"{1000 * step_seconds:.0f} ms a step, {embed and 1 / embed:.0f} images/s embedded"
+        + (f", {1 / max(decode, 1e-9):.0f} decoded" if rows else ""),
     )
 
 

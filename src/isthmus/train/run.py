@@ -20,6 +20,10 @@ def absolute_paths(config: RunConfig) -> RunConfig:
         if domain is not None:
             _absolute(domain)
     config.data.synthetic = [str(Path(folder).absolute()) for folder in config.data.synthetic]
+    for name in ("photo", "sketch", "unified", "modality"):
+        given = getattr(config.data_free, name)
+        if given is not None:
+            setattr(config.data_free, name, str(Path(given).absolute()))
     if config.ihda.start is not None:
         config.ihda.start = str(Path(config.ihda.start).absolute())
     if config.model.weights not in ("pretrained", "random"):

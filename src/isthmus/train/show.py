@@ -45,7 +45,16 @@ class Display:
 
     def epoch(self, record: dict[str, Any], *, chosen: bool) -> None:
         """The figures of an epoch in one line."""
-        names = ("loss", "val/Prec@1", "val/mAP@all", "snd", "mutual_nn", "counterpart_r1", "effective_rank")
+        names = (
+            "loss",
+            "accuracy",
+            "val/Prec@1",
+            "val/mAP@all",
+            "snd",
+            "mutual_nn",
+            "counterpart_r1",
+            "effective_rank",
+        )
         shown = [f"{name.removeprefix('val/')} {record[name]:.3f}" for name in names if name in record]
         mark = "  <- best so far" if chosen and record["epoch"] else ""
         if shown:

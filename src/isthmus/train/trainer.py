@@ -224,6 +224,8 @@ class Trainer:
         state = self.progress
         verdict = self.together.from_first(self.judge.verdict)
         figures = verdict.figures
+        for note in verdict.notes:
+            display.say(note)
         record: dict[str, Any] = {
             "epoch": state.epoch,
             "step": state.step,

@@ -1,0 +1,151 @@
+"""The rows of the data-free benchmark: the method, its rivals, its ablation and the upper bound, each as settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from isthmus.benchmark.rows import named
+from isthmus.errors import IsthmusError
+
+Setting = Literal["independent", "unified"]
+#: The teachers as they are: nothing is trained, so nothing starts from anything else.
+_AS_THEY_ARE: dict[str, Any] = {
+    "data_free.images": "none", "data_free.shared": False, "data_free.readout": "embedding",
+}  # fmt: skip
+#: Encoders whose every weight is learned, and nothing but their embedding.
+_ENCODERS: dict[str, Any] = {"data_free.train": "all", "data_free.readout": "embedding"}
+
+
+@dataclass(frozen=True)
+class DataFreeRow:
+    """A row of the table.
+
+    Attributes:
+        name: as on the command line and in file names.
+        title: as in the table.
+        settings: over the benchmark's.
+        students: how they start; None: as the benchmark's settings say.
+        looks: real images that it looks at: another data set's, or the teachers' own.
+        dot: probabilities are compared by their dot product.
+        independent: only with two teachers; with one for both it would be another row again.
+        term: the setting `data_free.*` that it switches off.
+    """
+
+    name: str
+    title: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    students: Literal["teachers", "scratch", "weights"] | None = None
+    looks: Literal["alternative", "private"] | None = None
+    dot: bool = False
+    independent: bool = False
+    term: str | None = None
+
+
+def _without(name: str, title: str, term: str, off: float | bool | str = 0.0) -> DataFreeRow:
+    return DataFreeRow(name, f"without {title}", {f"data_free.{term}": off}, term=term)
+
+
+_STUDENTS = ("proxy_weight", "queue_weight", "contrast_weight", "distillation_weight")
+METHOD, OWN, UPPER = "data-free", "own-features", "upper-bound"
+ROWS: tuple[DataFreeRow, ...] = (
+    DataFreeRow(METHOD, "data-free (the method)"),
+    DataFreeRow(OWN, "classifiers' own features", {**_AS_THEY_ARE, "data_free.crossing": False}, "teachers"),
+    DataFreeRow("procrustes", "own features turned (Procrustes)", _AS_THEY_ARE, "teachers", independent=True),
+    DataFreeRow(
+        "averaged-weights", "averaged weights", {**_AS_THEY_ARE, "data_free.shared": True}, "teachers",
+        independent=True,
+    ),
+    DataFreeRow(
+        "posteriors", "class posteriors, cosine", {**_AS_THEY_ARE, "data_free.readout": "posteriors"}, "teachers"
+    ),
+    DataFreeRow(
+        "posteriors-dot", "class posteriors, dot product", {**_AS_THEY_ARE, "data_free.readout": "posteriors"},
+        "teachers", dot=True,
+    ),
+    DataFreeRow(
+        "posteriors-features", "posteriors and turned features", {**_AS_THEY_ARE, "data_free.readout": "both"},
+        "teachers",
+    ),
+    DataFreeRow(
+        "unimodal", "uni-modal distillation",
+        {**_ENCODERS, "data_free.crossing": False, "data_free.shared": False},
+    ),
+    DataFreeRow("noise", "Gaussian-noise prior", {"data_free.images": "noise"}),
+    DataFreeRow("meta-data", "meta-data (inverted images)", {"data_free.images": "inverted"}),
+    DataFreeRow("alternative", "alternative data", {"data_free.images": "folders"}, looks="alternative"),
+    DataFreeRow(
+        UPPER, "upper bound (real images)",
+        {"data_free.images": "folders", "data_free.labels": "given", "data_free.train": "all"}, looks="private",
+    ),
+    DataFreeRow("data-free-scratch", "data-free, from scratch", _ENCODERS, "scratch"),
+    DataFreeRow("data-free-weights", "data-free, from pretrained", _ENCODERS, "weights"),
+    _without("embedding-only", "the teachers' probabilities", "readout", "embedding"),
+    _without("all-weights", "frozen backbones", "train", "all"),
+    _without("no-semantic", "the semantic term", "semantic_weight"),
+    _without("no-balance", "the balance of classes", "entropy_weight"),
+    _without("no-statistics", "batch-norm statistics", "statistics_weight"),
+    _without("no-modality", "modality guidance", "modality_weight"),
+    _without("no-alignment", "class alignment", "alignment_weight"),
+    _without("no-adversarial", "adversarial estimation", "adversarial_weight"),
+    _without("no-proxy", "proxy anchor", "proxy_weight"),
+    _without("no-distillation", "distillation", "distillation_weight"),
+    _without("no-contrast", "the contrast", "contrast_weight"),
+    _without("no-drawn-classes", "drawn classes", "drawn_classes", False),
+)  # fmt: skip
+
+
+def choose_rows(
+    names: Iterable[str] | None, setting: Setting, *, alternative: bool, weights: str, terms: Mapping[str, Any]
+) -> tuple[list[DataFreeRow], list[str]]:
+    """The rows to run in the table's order, and sentences about what is left out.
+
+    Args:
+        names: rows asked for; None for all.
+        setting: with independent teachers or a unified one.
+        alternative: whether another data set is named.
+        weights: what teachers start from: `model.weights`.
+        terms: the benchmark's own settings `data_free.*`: a term that is off can't be left out once more.
+
+    Raises:
+        IsthmusError: an unknown row; or one asked for that can't be had.
+
+    Example:
+        >>> [row.name for row in choose_rows(["noise", "data-free"], "unified", alternative=False, weights="x",
+        ...                                  terms={"students": "teachers"})[0]]
+        ['data-free', 'noise']
+    """
+    wanted = named(names, [row.name for row in ROWS])
+    rows, notes = [], []
+    for row in ROWS:
+        if row.name not in wanted:
+            continue
+        reason = _why_not(row, setting, alternative, weights, terms)
+        if reason is None:
+            rows.append(row)
+        else:
+            notes.append(f"The row '{row.name}' is left out: {reason}.")
+            if names is not None and row.looks == "alternative":
+                raise IsthmusError(f"The row '{row.name}' can't be had: {reason}.")
+    if not rows:
+        raise IsthmusError(f"No row is left ({notes[0]}); ask for others with --rows.")
+    return rows, notes
+
+
+def _why_not(
+    row: DataFreeRow, setting: Setting, alternative: bool, weights: str, terms: Mapping[str, Any]
+) -> str | None:
+    if row.looks == "alternative" and not alternative:
+        return "name another data set's images with --alternative photo=PATH,sketch=PATH"
+    if row.independent and setting == "unified":
+        return f"with one teacher for both domains it is the row '{OWN}'"
+    if row.students == "weights" and weights == "random":
+        return "there are no pretrained weights to start from (--weights)"
+    if row.students is not None and "data_free.images" not in row.settings and row.students == terms["students"]:
+        return f"the row '{METHOD}' starts so already"
+    if row.term is not None and terms[row.term] == row.settings[f"data_free.{row.term}"]:
+        return f"data_free.{row.term} is {terms[row.term]} already"
+    if row.term in _STUDENTS and not any(terms[name] for name in _STUDENTS if name != row.term):
+        return f"students learn from data_free.{row.term} alone"
+    return None
