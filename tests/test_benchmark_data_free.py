@@ -67,12 +67,13 @@ def test_each_row_changes_what_its_name_says(images: Path) -> None:
     base = made.run(NAMED["data-free"], "independent", 3, tables)
     assert base.seed == 3 and base.data_free.students == "teachers" and base.data_free.images == "generators"
     wanted: dict[str, dict[str, Any]] = {
-        "own-features": {"images": "none", "crossing": False, "readout": "embedding"},
-        "procrustes": {"images": "none", "readout": "embedding"},
-        "averaged-weights": {"images": "none", "shared": True, "readout": "embedding"},
-        "posteriors": {"images": "none", "readout": "posteriors"},
-        "posteriors-dot": {"images": "none", "readout": "posteriors"},
-        "posteriors-features": {"images": "none"},
+        "own-features": {"images": "none", "crossing": False, "mixing": 0.0, "readout": "embedding"},
+        "procrustes": {"images": "none", "mixing": 0.0, "readout": "embedding"},
+        "averaged-weights": {"images": "none", "shared": True, "mixing": 0.0, "readout": "embedding"},
+        "posteriors": {"images": "none", "mixing": 0.0, "readout": "posteriors"},
+        "posteriors-dot": {"images": "none", "mixing": 0.0, "readout": "posteriors"},
+        "posteriors-features": {"images": "none", "mixing": 0.0},
+        "untrained": {"images": "none"},
         "unimodal": {"crossing": False, "readout": "embedding", "train": "all"},
         "noise": {"images": "noise"},
         "meta-data": {"images": "inverted"},
@@ -81,6 +82,7 @@ def test_each_row_changes_what_its_name_says(images: Path) -> None:
         "data-free-scratch": {"students": "scratch", "readout": "embedding", "train": "all"},
         "data-free-weights": {"students": "weights", "readout": "embedding", "train": "all"},
         "embedding-only": {"readout": "embedding"},
+        "no-mixing": {"mixing": 0.0},
         "all-weights": {"train": "all"},
         "no-semantic": {"semantic_weight": 0.0},
         "no-balance": {"entropy_weight": 0.0},

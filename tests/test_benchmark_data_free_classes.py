@@ -48,8 +48,9 @@ def test_what_cannot_differ_is_left_out_with_a_sentence() -> None:
     }
     rows, notes = choose_rows(None, "unified", alternative=False, weights="random", terms=terms)
     gone = {row.name for row in ROWS} - {row.name for row in rows}
-    assert gone == {"alternative", "procrustes", "averaged-weights", "data-free-weights", "no-balance"}
-    assert len(notes) == 5 and any("--alternative photo=PATH,sketch=PATH" in note for note in notes)
+    alone = {"procrustes", "averaged-weights", "untrained", "no-mixing"}
+    assert gone == {"alternative", "data-free-weights", "no-balance", *alone}
+    assert len(notes) == 7 and any("--alternative photo=PATH,sketch=PATH" in note for note in notes)
     terms |= {"students": "scratch", "contrast_weight": 0, "distillation_weight": 0}
     left, notes = choose_rows(None, "independent", alternative=True, weights="x", terms=terms)
     assert "students learn from data_free.proxy_weight alone" in " ".join(notes)

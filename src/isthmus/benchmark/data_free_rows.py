@@ -12,7 +12,7 @@ from isthmus.errors import IsthmusError
 Setting = Literal["independent", "unified"]
 #: The teachers as they are: nothing is trained, so nothing starts from anything else.
 _AS_THEY_ARE: dict[str, Any] = {
-    "data_free.images": "none", "data_free.shared": False, "data_free.readout": "embedding",
+    "data_free.images": "none", "data_free.shared": False, "data_free.mixing": 0.0, "data_free.readout": "embedding",
 }  # fmt: skip
 #: Encoders whose every weight is learned, and nothing but their embedding.
 _ENCODERS: dict[str, Any] = {"data_free.train": "all", "data_free.readout": "embedding"}
@@ -43,8 +43,10 @@ class DataFreeRow:
     term: str | None = None
 
 
-def _without(name: str, title: str, term: str, off: float | bool | str = 0.0) -> DataFreeRow:
-    return DataFreeRow(name, f"without {title}", {f"data_free.{term}": off}, term=term)
+def _without(
+    name: str, title: str, term: str, off: float | bool | str = 0.0, *, independent: bool = False
+) -> DataFreeRow:
+    return DataFreeRow(name, f"without {title}", {f"data_free.{term}": off}, term=term, independent=independent)
 
 
 _STUDENTS = ("proxy_weight", "queue_weight", "contrast_weight", "distillation_weight")
@@ -69,6 +71,10 @@ ROWS: tuple[DataFreeRow, ...] = (
         "teachers",
     ),
     DataFreeRow(
+        "untrained", "the method, untrained", {"data_free.images": "none", "data_free.shared": False}, "teachers",
+        independent=True,
+    ),
+    DataFreeRow(
         "unimodal", "uni-modal distillation",
         {**_ENCODERS, "data_free.crossing": False, "data_free.shared": False},
     ),
@@ -82,6 +88,7 @@ ROWS: tuple[DataFreeRow, ...] = (
     DataFreeRow("data-free-scratch", "data-free, from scratch", _ENCODERS, "scratch"),
     DataFreeRow("data-free-weights", "data-free, from pretrained", _ENCODERS, "weights"),
     _without("embedding-only", "the teachers' probabilities", "readout", "embedding"),
+    _without("no-mixing", "the other teacher's weights", "mixing", independent=True),
     _without("all-weights", "frozen backbones", "train", "all"),
     _without("no-semantic", "the semantic term", "semantic_weight"),
     _without("no-balance", "the balance of classes", "entropy_weight"),
@@ -139,7 +146,7 @@ def _why_not(
     if row.looks == "alternative" and not alternative:
         return "name another data set's images with --alternative photo=PATH,sketch=PATH"
     if row.independent and setting == "unified":
-        return f"with one teacher for both domains it is the row '{OWN}'"
+        return "with one teacher for both domains there is nothing to turn or to mix"
     if row.students == "weights" and weights == "random":
         return "there are no pretrained weights to start from (--weights)"
     if row.students is not None and "data_free.images" not in row.settings and row.students == terms["students"]:

@@ -44,6 +44,9 @@ class DataFreeConfig(Section):
     train: Literal["heads", "all"] = Field(
         "heads", description="students=teachers: only the map into the common space, or all weights"
     )
+    mixing: float = Field(
+        0.3, ge=0, le=0.5, description="students=teachers: share of the other teacher's weights in a student's"
+    )
     crossing: bool = Field(True, description="one space for both domains; off: each student learns from its own alone")
 
     noise: int = Field(256, ge=2, description="width of z")

@@ -29,7 +29,6 @@ from isthmus.losses import (
 from isthmus.methods.data_free_images import Pictures
 from isthmus.models.classifier import Answers
 from isthmus.models.data_free import GENERATORS
-from isthmus.models.modules import active_domain
 from isthmus.models.teachers import SIDES
 
 if TYPE_CHECKING:
@@ -89,18 +88,17 @@ class GeneratorStep:
             loss = modality_loss(modality.answer(images).logits, place)
             terms["modality"] = settings.modality_weight * loss
         if settings.adversarial_weight and self.method.students_begun:
-            terms["adversarial"] = settings.adversarial_weight * self._adversarial(side, images, answers.logits)
+            terms["adversarial"] = settings.adversarial_weight * self._adversarial(side, images, answers)
         return terms
 
-    def _adversarial(self, side: int, images: Tensor, logits: Tensor) -> Tensor:
+    def _adversarial(self, side: int, images: Tensor, answers: Answers) -> Tensor:
         student = self.method.model.student(side)
-        with frozen(student), active_domain(student, side), self.method.autocast():
-            vectors = student(self.method.model.input_of(images))
+        with frozen(student), self.method.autocast():
+            embedded = self.method.model.learned(student, side, images, answers.features)
         known = self.teachers.known(side)
-        embedded = self.method.model.embedding_of(vectors.float())
         similarities = self.settings.similarity_scale * (embedded @ self.method.proxies[side][known].T)
         form = "jensen-shannon" if self.settings.adversarial == "bounded" else "cross-entropy"
-        return adversarial_loss(similarities, logits[:, self.teachers.columns[side][known]], form)  # type: ignore[arg-type]
+        return adversarial_loss(similarities, answers.logits[:, self.teachers.columns[side][known]], form)  # type: ignore[arg-type]
 
     def _alignment(self) -> Tensor | None:
         """Over the pairs of one class; in a batch without any there is nothing to align."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isthmus.losses import SymmetricQueue, distillation_loss, posterior_contrast, proxy_anchor
 from isthmus.methods.data_free_images import Pictures
-from isthmus.models.modules import active_domain
+from isthmus.models.classifier import Answers
 from isthmus.models.teachers import SIDES
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ class Students:
     def losses(self, batch: Pictures) -> dict[str, Tensor]:
         """The weighted terms of a batch on the run's device; those of weight 0 are not computed."""
         settings, names = self.settings, self.teachers.names
-        vectors = [self._vectors(side, batch.images[side]) for side in SIDES]
+        told = settings.distillation_weight or settings.contrast_weight or self.method.model.kept_backbones
+        answers = self._answers(batch) if told else []
+        vectors = [self._vectors(side, batch.images[side], answers) for side in SIDES]
+        logits = [part.logits.float() for part in answers]
         terms: dict[str, Tensor] = {}
-        logits = self._logits(batch) if settings.distillation_weight or settings.contrast_weight else []
         for side in SIDES:
             if settings.proxy_weight:
                 loss = proxy_anchor(
@@ -62,11 +64,11 @@ class Students:
             self._latest = (vectors[1].detach(), vectors[0].detach(), batch)
         return terms
 
-    def _vectors(self, side: int, images: Tensor) -> Tensor:
+    def _vectors(self, side: int, images: Tensor, answers: list[Answers]) -> Tensor:
         model = self.method.model
-        with active_domain(model.encoder, side):
-            vectors: Tensor = self.method.networks[model.encoder_name(side)](model.input_of(images))
-        return model.embedding_of(vectors)
+        features = answers[side].features if answers else images.new_empty(0)
+        network = self.method.networks[model.encoder_name(side)]
+        return model.learned(network, side, images, features)
 
     def after_step(self) -> None:
         """Remember the latest batch's vectors."""
@@ -85,9 +87,9 @@ class Students:
             return torch.ones(len(self.teachers.classes), dtype=torch.bool, device=self.method.proxies.device)
         return self.teachers.columns[side] >= 0
 
-    def _logits(self, batch: Pictures) -> list[Tensor]:
+    def _answers(self, batch: Pictures) -> list[Answers]:
         with torch.no_grad(), self.method.autocast():
-            return [self.teachers.answer(side, batch.images[side]).logits.float() for side in SIDES]
+            return [self.teachers.answer(side, batch.images[side]) for side in SIDES]
 
     def _distillation(self, side: int, vectors: Tensor, logits: Tensor) -> Tensor:
         known = self.teachers.known(side)

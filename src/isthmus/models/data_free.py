@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from isthmus.config import RunConfig
+from isthmus.config import DataFreeConfig, RunConfig
 from isthmus.data.transforms import Preprocessing
 from isthmus.errors import IsthmusError
 from isthmus.models.backbones import preprocessing_of
@@ -15,12 +15,13 @@ from isthmus.models.classifier import Classifier
 from isthmus.models.encoder import Architecture, Model
 from isthmus.models.generator import Generator
 from isthmus.models.heads import BeliefHead
-from isthmus.models.modules import DomainNorm, Encoder, Towers, build_encoder, split_norms
+from isthmus.models.modules import DomainNorm, Encoder, Towers, active_domain, build_encoder, split_norms
 from isthmus.models.teachers import SIDES, Teachers
 
 ENCODERS = ("query", "gallery")
 SHARED = "encoder"
 GENERATORS = ("query_generator", "gallery_generator")
+ALIKE = 0.5  # cosine of two networks' weights from which on they began alike; of strangers it is near 0
 
 
 @dataclass
@@ -32,11 +33,13 @@ class DataFreeModel(Model):
         generators: by the names in `GENERATORS`; none where the students look at other images.
         proxies: (2, classes, dim): unit vectors that stand for the classes on each side; a class that a side's student
             isn't taught has none of its own there.
+        kept_backbones: whether the students' backbones are the teachers' and stay so.
     """
 
     teachers: Teachers | None = None
     generators: dict[str, nn.Module] = field(default_factory=dict)
     proxies: Tensor = field(default_factory=lambda: torch.empty(2, 0, 0))
+    kept_backbones: bool = False
 
     def encoders(self) -> dict[str, Encoder]:
         """The students: `query` and `gallery`, or one `encoder` for both."""
@@ -60,6 +63,23 @@ class DataFreeModel(Model):
         """The part of a tower's vectors (n, d) that is trained, of unit length: all but the teachers' probabilities."""
         beliefs = self.architecture.beliefs
         return nn.functional.normalize(vectors[:, beliefs + 2 :], dim=1) if beliefs else vectors
+
+    def learned(self, network: nn.Module, side: int, images: Tensor, features: Tensor) -> Tensor:
+        """What is trained of the vectors of a domain's images in [0, 1]: unit embeddings (n, d).
+
+        Args:
+            network: the student, or what wraps it.
+            side: the domain.
+            images: (n, 3, h, w).
+            features: the teacher's (n, w) of the same images: where the student's backbone is the teacher's and stays
+                so, its own are the same, and are not computed again.
+        """
+        with active_domain(self.encoder, side):
+            if self.kept_backbones:
+                vectors: Tensor = network(features.float(), pooled=True, beliefs=False)
+            else:
+                vectors = network(self.input_of(images), beliefs=False)
+        return vectors
 
     def input_of(self, images: Tensor) -> Tensor:
         """Images in [0, 1] (n, 3, h, w) as the towers want them."""
@@ -114,11 +134,15 @@ def build_data_free(config: RunConfig, teachers: Teachers) -> DataFreeModel:
             linear.bias.data.zero_()
             if config.data_free.train == "heads":
                 part.backbone.requires_grad_(False)
+            if part.believer is not None:
+                part.believer.requires_grad_(False)
     made = DataFreeModel(
         architecture, encoder, looks, teachers.names, torch.zeros(2, encoder.dim), config.model.centring,
         teachers=teachers, proxies=proxies,
     )  # fmt: skip
     settings = config.data_free
+    own = isinstance(encoder, Towers) and not mixed_share(settings, teachers)
+    made.kept_backbones = own and settings.train == "heads" and config.model.freeze_norm
     if settings.images == "generators":
         for side, name in enumerate(GENERATORS):
             classes = len(teachers.sides[side].classes) if settings.drawn_classes else 0
@@ -181,27 +205,45 @@ def _from_teachers(config: RunConfig, teachers: Teachers) -> Start:
     width = gallery.head()[0].shape[1]
     settings = config.data_free
     shared, beliefs = settings.shared, teachers.matched if settings.readout == "both" else 0
-    share = settings.belief_share if beliefs else 0.0
+    mixing = mixed_share(settings, teachers)
     architecture = Architecture(
-        gallery.backbone, width, size, domain_norm=shared, towers=not shared, beliefs=beliefs, belief_share=share
-    )
-    made = build_encoder(
-        gallery.backbone, "random", width, size, towers=not shared, beliefs=beliefs, belief_share=share
-    )
+        gallery.backbone, width, size, domain_norm=shared, towers=not shared, beliefs=beliefs,
+        belief_share=settings.belief_share if beliefs else 0.0, believer=bool(beliefs and mixing),
+    )  # fmt: skip
+    # Of one encoder for both the norms are split below, once the weights are in.
+    made = build_encoder(weights="random", **{**asdict(architecture), "domain_norm": False})
     states = [part.backbone_state() for part in (query, gallery)]
     if isinstance(made, Towers):
-        for tower, state in zip(_towers(made), states, strict=True):
-            tower.backbone.load_state_dict(state)
+        for side, tower in zip(SIDES, _towers(made), strict=True):
+            tower.backbone.load_state_dict(_mixed(states[side], states[1 - side], mixing))
+            if tower.believer is not None:
+                tower.believer.load_state_dict(states[side])
     else:
         _load_mean(made.backbone, states)
     return architecture, made, gallery.preprocessing
 
 
+def mixed_share(settings: DataFreeConfig, teachers: Teachers) -> float:
+    """Share of the other teacher's weights in a student's: that of the settings, or 0 where mixing means nothing.
+
+    A unified teacher has no other, without `crossing` each student keeps to its own, and weights of networks that
+    didn't begin alike don't lie in one valley: their mean is no network.
+    """
+    wanted = settings.students == "teachers" and not settings.shared and settings.crossing
+    return settings.mixing if wanted and not teachers.unified and teachers.likeness >= ALIKE else 0.0
+
+
+def _mixed(own: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights `(1 - share) own + share other`, and the own statistics of batch norms: those of the own images."""
+    return {
+        name: torch.lerp(value, other[name], share) if value.is_floating_point() and "running_" not in name else value
+        for name, value in own.items()
+    }
+
+
 def _load_mean(backbone: nn.Module, states: list[dict[str, Tensor]]) -> None:
     """The mean of both teachers' weights, and batch norms with the statistics of each."""
-    query, gallery = states
-    mean = {k: (v + query[k]) / 2 if v.is_floating_point() else v for k, v in gallery.items()}
-    backbone.load_state_dict(mean)
+    backbone.load_state_dict(_mixed(states[1], states[0], 0.5))
     split_norms(backbone, len(states))
     for name, norm in backbone.named_modules():
         if isinstance(norm, DomainNorm):

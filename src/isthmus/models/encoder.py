@@ -30,7 +30,7 @@ FORMAT = 1
 Source = str | Path | Image.Image | bytes
 
 
-_LATER = (("softmax", False), ("beliefs", 0), ("belief_share", 0.0))
+_LATER = (("softmax", False), ("beliefs", 0), ("belief_share", 0.0), ("believer", False))
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Architecture:
         image_size: a side or (height, width).
         softmax: whether the projection ends in one: its outputs are class probabilities.
         beliefs: how many class probabilities a vector holds besides (`BeliefHead`), `belief_share` their weight.
+        believer: whether these come from a backbone of their own.
     """
 
     backbone: str
@@ -54,6 +55,7 @@ class Architecture:
     softmax: bool = False
     beliefs: int = 0
     belief_share: float = 0.0
+    believer: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", compact(self.image_size))

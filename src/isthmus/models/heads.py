@@ -73,14 +73,18 @@ class BeliefHead(nn.Module):
         self.dim, self.share = dim, share
         self.register_buffer("side", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(n, width) -> (n, classes + 2 + dim), float32, unit length."""
+    def embed(self, features: Tensor) -> Tensor:
+        """(n, width) -> (n, dim), the embedding alone, float32, unit length."""
         with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            beliefs = self.classifier(features).softmax(dim=1)
+            return F.normalize(self.embedding(features.float()), dim=1)
+
+    def forward(self, features: Tensor, others: Tensor | None = None) -> Tensor:
+        """(n, width) -> (n, classes + 2 + dim), float32, unit length; the classifier reads `others` where given."""
+        with torch.autocast(features.device.type, enabled=False):
+            beliefs = self.classifier((features if others is None else others).float()).softmax(dim=1)
             # Not down to 0, where a root has no slope: a generator would get NaN from a teacher that is quite sure.
             rest = (1 - beliefs.square().sum(dim=1, keepdim=True)).clamp(min=1e-12).sqrt()
             slots = rest * F.one_hot(self.side, 2)
-            embedded = F.normalize(self.embedding(features), dim=1)
+            embedded = self.embed(features)
             both = [math.sqrt(self.share) * beliefs, math.sqrt(self.share) * slots]
             return torch.cat([*both, math.sqrt(1 - self.share) * embedded], dim=1)

@@ -58,6 +58,8 @@ class Encoder(nn.Module):
         self.grid = grid
         #: whether features are the backbone's own, or pooled here from the map of its last stage
         self.maps = bool(drop_stages or grid > 1)
+        #: a backbone of its own for the class probabilities of a `BeliefHead`
+        self.believer: nn.Module | None = None
         if self.maps:
             width = last_stage(backbone, drop_stages) * grid * grid
         else:
@@ -73,11 +75,23 @@ class Encoder(nn.Module):
         if neck:
             self.neck.bias.requires_grad_(False)
 
-    def forward(self, images: Tensor, taps: bool = False, inner: bool = False) -> Tensor | Features:
-        """(n, 3, h, w) -> (n, dim), float32, unit length; with `taps` the `Features` before that, in the same type."""
+    def forward(
+        self, images: Tensor, taps: bool = False, inner: bool = False, pooled: bool = False, beliefs: bool = True
+    ) -> Tensor | Features:
+        """(n, 3, h, w) -> (n, dim), float32, unit length; with `taps` the `Features` before that, in the same type.
+
+        With `pooled` the backbone's features (n, w) come in instead of images; without `beliefs` a vector is the
+        embedding alone.
+        """
         if taps:
             return self._taps(images, inner)
-        features = self.neck(self.head(self._pooled(images)))
+        features = images if pooled else self._pooled(images)
+        if isinstance(self.head, BeliefHead):
+            if not beliefs:
+                return self.head.embed(features)
+            both: Tensor = self.head(features, None if self.believer is None else self.believer(images))
+            return both
+        features = self.neck(self.head(features))
         # Under autocast the norm of half-precision features would cost three digits.
         with torch.autocast(images.device.type, enabled=False):
             return F.normalize(features.float(), dim=1)
@@ -243,6 +257,7 @@ def build_encoder(
     softmax: bool = False,
     beliefs: int = 0,
     belief_share: float = 0.0,
+    believer: bool = False,
 ) -> Encoder | Towers:
     """An encoder by names; see `create_backbone` for `weights` and the errors, `Architecture` for the rest."""
     encoder = Encoder(create_backbone(backbone, weights, image_size), dim, neck, drop_stages, grid)
@@ -253,6 +268,8 @@ def build_encoder(
         assert isinstance(linear, nn.Linear)
         encoder.head = BeliefHead(linear.in_features, dim, beliefs, belief_share)
         encoder.dim = beliefs + 2 + dim
+        if believer:
+            encoder.believer = create_backbone(backbone, "random", image_size)
     if domain_norm:
         split_norms(encoder.backbone, 2)
     if not towers:

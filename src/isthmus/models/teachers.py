@@ -7,6 +7,7 @@ those of the query's alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +105,21 @@ class Teachers:
         """Unit class weights (k, d) of the domain's teacher, in the order of `known`."""
         weight, _ = self.sides[side].head()
         return F.normalize(weight.detach().float()[self.columns[side][self.known(side)]], dim=1)
+
+    @cached_property
+    def likeness(self) -> float:
+        """Cosine of both backbones' weights, near 1 where they began with the same ones, near 0 where not.
+
+        0 for programs and for networks of two architectures.
+        """
+        query, gallery = self.sides
+        if self.unified or query.backbone is None or query.backbone != gallery.backbone:
+            return 1.0 if self.unified else 0.0
+        states = [part.backbone_state() for part in self.sides]
+        # Gains of norms are near 1 in any network.
+        names = [name for name, value in states[0].items() if value.ndim > 1 and value.shape == states[1][name].shape]
+        one, other = (torch.cat([state[name].float().flatten() for name in names]) for state in states)
+        return float(F.cosine_similarity(one, other, dim=0))
 
     def rotation(self) -> Tensor:
         """(d_query, d_gallery), orthogonal: brings the query teacher's features to the gallery teacher's.
