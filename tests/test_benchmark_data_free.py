@@ -59,10 +59,11 @@ def images_of(done: DataFreePlanner, name: str, domain: str) -> list[Row]:
 
 
 def test_each_row_changes_what_its_name_says(images: Path) -> None:
-    made = protocol(images)
+    on = {f"data_free.{name}_weight": 2.0 for name in ("proxy", "distillation", "queue")}
+    made = protocol(images, settings=on)
     tables = {name: Path(f"{name}.parquet") for name in STYLES}
     other = protocol(
-        images, alternative=(DomainConfig(name="sketch", train="a"), DomainConfig(name="photo", train="b"))
+        images, settings=on, alternative=(DomainConfig(name="sketch", train="a"), DomainConfig(name="photo", train="b"))
     )
     base = made.run(NAMED["data-free"], "independent", 3, tables)
     assert base.seed == 3 and base.data_free.students == "teachers" and base.data_free.images == "generators"
@@ -94,12 +95,17 @@ def test_each_row_changes_what_its_name_says(images: Path) -> None:
         "no-distillation": {"distillation_weight": 0.0},
         "no-contrast": {"contrast_weight": 0.0},
         "no-drawn-classes": {"drawn_classes": False},
+        "no-diversity": {"diversity_weight": 0.0},
+        "with-proxy": {"proxy_weight": 1.0},
+        "with-distillation": {"distillation_weight": 1.0},
+        "with-queue": {"queue_weight": 1.0},
     }
     assert {"data-free", *wanted} == set(NAMED)
     for name, changes in wanted.items():
         config = other.run(NAMED[name], "independent", 3, tables)
         differ = {key: value for key, value in config.data_free if value != getattr(base.data_free, key)}
-        assert differ == changes, name
+        learned_alone = {"images": "bank", "bank": "images"} if NAMED[name].bank else {}
+        assert differ == {**changes, **learned_alone}, name
         assert config.train == base.train and config.augment == base.augment and config.seed == 3
     upper, rival = (other.run(NAMED[name], "independent", 3, tables).data for name in ("upper-bound", "alternative"))
     assert upper.query is not None and upper.query.train == "sketch.parquet"
@@ -227,7 +233,9 @@ def test_a_kill_in_the_midst_loses_nothing(
     assert len(stamps) == 3 and not (broken.results / "independent").exists()
     lines: list[str] = []
     assert run_jobs(broken.jobs(rows, [0]), say=lines.append) == []
-    assert [line.split(":")[0] for line in lines] == ["[1/1] data-free independent 0"]
+    ends = ["[0/1] data-free independent 0, training", "[1/1] data-free independent 0"]
+    assert [line.split(":")[0] for line in lines] == ends
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     assert record(broken, "data-free")["sides"] == record(done, "data-free")["sides"]
-    assert (broken.work / "runs" / "independent" / "data-free" / "0" / "log.csv").read_text().count("\n") == 3
+    (log,) = (broken.work / "methods").glob("independent-0-*/log.csv")
+    assert log.read_text().count("\n") == 3

@@ -41,14 +41,21 @@ class DataFreeEstimate:
         config, part = job.config, job.config.data_free
         if config.method == "classifier":
             return "teacher", config.data.query is None, config.data.gallery is None
+        if job.measured is not None:
+            return ("measured",)
         return part.images, part.students, tuple(sorted(job.needs))
 
     def one(self, job: Job) -> Plan:
         """Time, memory and disk of a run."""
         if not job.needs:
             return estimate(job.config)
-        needs = {name: self._stand_in(name.partition(".")[2]) for name in job.needs}  # type: ignore[arg-type]
+        names = [name for name in job.needs if name != "data_free.bank"]
+        needs = {name: self._stand_in(name.partition(".")[2]) for name in names}  # type: ignore[arg-type]
         config = with_needs(replace(job, needs=needs))
+        if job.measured is not None:
+            config.data_free.images = "none"
+        elif config.data_free.images == "bank":
+            config.data_free.images = "noise"  # the students' steps take as long, whatever they look at
         teacher = Path(next(iter(needs.values())))
         more = self.tested * self._embedding(teacher)
         if config.data_free.images == "inverted":
@@ -67,10 +74,11 @@ class DataFreeEstimate:
         return self._seconds
 
     def _stand_in(self, kind: Teacher) -> Path:
-        folder = self.scratch / kind
+        domain = kind == "modality"
+        # One for both domains: teachers that began alike are mixed, which costs what it costs.
+        folder = self.scratch / ("modality" if domain else "label")
         if not folder.is_dir():
             looks, names = self.protocol.looks, self.protocol.names
-            domain = kind == "modality"
             classes = tuple(sorted(names)) if domain else self.protocol.known
             Classifier.create(
                 looks.backbone, classes, looks.image_size, weights="random", kind="modality" if domain else "label"

@@ -1,4 +1,4 @@
-"""The runs of a data-free benchmark: teachers once a seed, then every row that starts from them."""
+"""The runs of a data-free benchmark: teachers once a seed, the method once, then every row that starts from them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmark.data_free_measure import HELD_OUT, KNOWN, MeasureRow, MeasureTeacher, queries_of_classes
-from isthmus.benchmark.data_free_protocol import DataFreeProtocol, Teacher
-from isthmus.benchmark.data_free_rows import DataFreeRow, Setting
+from isthmus.benchmark.data_free_protocol import BANK, DataFreeProtocol, Teacher
+from isthmus.benchmark.data_free_rows import METHOD, NAMED, DataFreeRow, Setting
 from isthmus.benchmark.jobs import Job
 from isthmus.benchmark.prints import labels_fingerprint, note_once, settings_fingerprint
 from isthmus.config import RunConfig
@@ -72,17 +72,47 @@ class DataFreePlanner:
         for seed in seeds:
             tables = self._tables(seed)
             made: dict[Teacher, Job] = {}
+
+            def with_teachers(row: DataFreeRow, setting: Setting) -> tuple[RunConfig, dict[str, Job]]:
+                config = absolute_paths(self.protocol.run(row, setting, seed, tables))  # noqa: B023
+                teachers = self.protocol.teachers_of(config, setting)
+                for kind in teachers.values():
+                    if kind not in made:  # noqa: B023
+                        made[kind] = self._teacher(kind, seed, tables)  # noqa: B023
+                        jobs.append(made[kind])  # noqa: B023
+                return config, {name: made[kind] for name, kind in teachers.items()}  # noqa: B023
+
             for setting, wanted in rows.items():
+                method: Job | None = None
                 for row in wanted:
-                    config = absolute_paths(self.protocol.run(row, setting, seed, tables))
-                    teachers = self.protocol.teachers_of(config, setting)
-                    for kind in teachers.values():
-                        if kind not in made:
-                            made[kind] = self._teacher(kind, seed, tables)
-                            jobs.append(made[kind])
-                    needs = {name: made[kind] for name, kind in teachers.items()}
+                    if (row.bank or row.name == METHOD) and method is None:
+                        method = self._method(setting, seed, *with_teachers(NAMED[METHOD], setting))
+                        jobs.append(method)
+                    config, needs = with_teachers(row, setting)
+                    if row.bank:
+                        config.data_free.bank = BANK  # no path: results are the same in any folder
+                    if method is not None and (row.bank or row.name == METHOD):
+                        needs["data_free.bank"] = method
                     jobs.append(self._row(row, setting, seed, config, needs))
         return jobs
+
+    def _method(self, setting: Setting, seed: int, config: RunConfig, needs: Mapping[str, Job]) -> Job:
+        """The method's run: measured as its row, and its images are what other students learn from."""
+        key = fingerprint(["images", settings_fingerprint(config), *(job.key for job in needs.values())])
+        return Job(
+            name=f"{METHOD} {setting} {seed}, training",
+            row="",
+            split=SPLIT,
+            seed=seed,
+            config=config,
+            run=self.work / "methods" / f"{setting}-{seed}-{key[:8]}",
+            result=None,
+            key=key,
+            steps=config.train.epochs * (config.train.steps_per_epoch or 100),
+            needs={name: job.run for name, job in needs.items()},
+            keep=self.keep,
+            lasting=True,
+        )
 
     def _tables(self, seed: int) -> dict[str, Path]:
         """What each domain's teacher learns from, by domain."""
@@ -121,6 +151,7 @@ class DataFreePlanner:
         key += [self._prints[str(path)] for path in self._tests.values()]
         key += [self._alternative(config)] if row.looks == "alternative" else []
         steps = config.train.epochs * (config.train.steps_per_epoch or 100)
+        measured = needs["data_free.bank"].run if row.name == METHOD else None
         return Job(
             name=f"{row.name} {setting} {seed}",
             row=row.name,
@@ -130,10 +161,11 @@ class DataFreePlanner:
             run=self.work / "runs" / setting / row.name / str(seed),
             result=self.results / setting / row.name / f"{seed}.json",
             key=fingerprint(key),
-            steps=0 if config.data_free.images == "none" else steps,
+            steps=0 if config.data_free.images == "none" or measured else steps,
             needs={name: job.run for name, job in needs.items()},
             measure=MeasureRow(self._tests[KNOWN], self._tests.get(HELD_OUT), row.dot),
             keep=self.keep,
+            measured=measured,
         )
 
     def _alternative(self, config: RunConfig) -> str:

@@ -13,10 +13,13 @@ from isthmus.benchmark.data_free_rows import DataFreeRow, Setting
 from isthmus.benchmark.protocol import sets
 from isthmus.config import RunConfig
 from isthmus.config.sections import DomainConfig, ModelConfig
+from isthmus.config.sizes import sides
 from isthmus.errors import IsthmusError
 
 Teacher = Literal["photo", "sketch", "unified", "modality"]
 TEACHERS: tuple[Teacher, ...] = ("photo", "sketch", "unified", "modality")
+SMALLEST = 32
+BANK = "images"  # stands for the run that made the images, until there is one
 MATCHING = ("generators", "inverted")  # images that the modality classifier takes part in making
 # What the benchmark sets itself, for the runs and for the teachers.
 _OWN = (
@@ -91,7 +94,11 @@ class DataFreeProtocol:
                 layer[f"data.{section}"] = _domain(images.name, tables)
         named = {"model.backbone": self.backbone, "model.weights": self.weights}
         given = {name: value for name, value in named.items() if value is not None}
-        return RunConfig.build(self.teacher_preset, layer, given, dict(self.teacher_settings))
+        made = RunConfig.build(self.teacher_preset, layer, given, dict(self.teacher_settings))
+        if kind == "modality":
+            # Domains are told apart by their looks, for which less will do: it is asked about every generated image.
+            made.model.image_size = max(SMALLEST, min(sides(made.model.image_size)) // 2)
+        return made
 
     @cached_property
     def looks(self) -> ModelConfig:
@@ -123,6 +130,9 @@ class DataFreeProtocol:
         base["model"] = self._model(students)
         base["data"]["holdout"] = 0.0  # nothing is chosen by an image
         changes: dict[str, Any] = {"seed": seed, "data_free.students": students, **row.settings}
+        if row.bank:
+            # `bank` is filled in when the run begins, with the folder of the method's run.
+            changes |= {"data_free.images": "bank", "data_free.bank": BANK}
         if row.name == "unimodal" and not (
             base["data_free"]["proxy_weight"] or base["data_free"]["distillation_weight"]
         ):

@@ -30,7 +30,8 @@ class DataFreeRow:
         looks: real images that it looks at: another data set's, or the teachers' own.
         dot: probabilities are compared by their dot product.
         independent: only with two teachers; with one for both it would be another row again.
-        term: the setting `data_free.*` that it switches off.
+        term: the setting `data_free.*` that it switches off, or on.
+        bank: students alone differ from the method's: they learn from the images that it made.
     """
 
     name: str
@@ -41,12 +42,18 @@ class DataFreeRow:
     dot: bool = False
     independent: bool = False
     term: str | None = None
+    bank: bool = False
 
 
 def _without(
-    name: str, title: str, term: str, off: float | bool | str = 0.0, *, independent: bool = False
+    name: str, title: str, term: str, off: float | bool | str = 0.0, *, independent: bool = False, bank: bool = False
 ) -> DataFreeRow:
-    return DataFreeRow(name, f"without {title}", {f"data_free.{term}": off}, term=term, independent=independent)
+    settings = {f"data_free.{term}": off}
+    return DataFreeRow(name, f"without {title}", settings, term=term, independent=independent, bank=bank)
+
+
+def _with(name: str, title: str, term: str) -> DataFreeRow:
+    return DataFreeRow(name, f"with {title}", {f"data_free.{term}": 1.0}, term=term, bank=True)
 
 
 _STUDENTS = ("proxy_weight", "queue_weight", "contrast_weight", "distillation_weight")
@@ -76,7 +83,7 @@ ROWS: tuple[DataFreeRow, ...] = (
     ),
     DataFreeRow(
         "unimodal", "uni-modal distillation",
-        {**_ENCODERS, "data_free.crossing": False, "data_free.shared": False},
+        {**_ENCODERS, "data_free.crossing": False, "data_free.shared": False}, bank=True,
     ),
     DataFreeRow("noise", "Gaussian-noise prior", {"data_free.images": "noise"}),
     DataFreeRow("meta-data", "meta-data (inverted images)", {"data_free.images": "inverted"}),
@@ -85,22 +92,27 @@ ROWS: tuple[DataFreeRow, ...] = (
         UPPER, "upper bound (real images)",
         {"data_free.images": "folders", "data_free.labels": "given", "data_free.train": "all"}, looks="private",
     ),
-    DataFreeRow("data-free-scratch", "data-free, from scratch", _ENCODERS, "scratch"),
-    DataFreeRow("data-free-weights", "data-free, from pretrained", _ENCODERS, "weights"),
-    _without("embedding-only", "the teachers' probabilities", "readout", "embedding"),
-    _without("no-mixing", "the other teacher's weights", "mixing", independent=True),
-    _without("all-weights", "frozen backbones", "train", "all"),
+    DataFreeRow("data-free-scratch", "data-free, from scratch", _ENCODERS, "scratch", bank=True),
+    DataFreeRow("data-free-weights", "data-free, from pretrained", _ENCODERS, "weights", bank=True),
+    _without("embedding-only", "the teachers' probabilities", "readout", "embedding", bank=True),
+    _without("no-mixing", "the other teacher's weights", "mixing", independent=True, bank=True),
+    _without("all-weights", "frozen backbones", "train", "all", bank=True),
     _without("no-semantic", "the semantic term", "semantic_weight"),
     _without("no-balance", "the balance of classes", "entropy_weight"),
+    _without("no-diversity", "mode seeking", "diversity_weight"),
     _without("no-statistics", "batch-norm statistics", "statistics_weight"),
     _without("no-modality", "modality guidance", "modality_weight"),
     _without("no-alignment", "class alignment", "alignment_weight"),
     _without("no-adversarial", "adversarial estimation", "adversarial_weight"),
-    _without("no-proxy", "proxy anchor", "proxy_weight"),
-    _without("no-distillation", "distillation", "distillation_weight"),
-    _without("no-contrast", "the contrast", "contrast_weight"),
+    _without("no-proxy", "proxy anchor", "proxy_weight", bank=True),
+    _without("no-distillation", "distillation", "distillation_weight", bank=True),
+    _without("no-contrast", "the contrast", "contrast_weight", bank=True),
+    _with("with-proxy", "proxy anchor", "proxy_weight"),
+    _with("with-distillation", "distillation", "distillation_weight"),
+    _with("with-queue", "the queue", "queue_weight"),
     _without("no-drawn-classes", "drawn classes", "drawn_classes", False),
 )  # fmt: skip
+NAMED = {row.name: row for row in ROWS}
 
 
 def choose_rows(
@@ -153,6 +165,7 @@ def _why_not(
         return f"the row '{METHOD}' starts so already"
     if row.term is not None and terms[row.term] == row.settings[f"data_free.{row.term}"]:
         return f"data_free.{row.term} is {terms[row.term]} already"
-    if row.term in _STUDENTS and not any(terms[name] for name in _STUDENTS if name != row.term):
+    off = row.term is not None and not row.settings[f"data_free.{row.term}"]
+    if off and row.term in _STUDENTS and not any(terms[name] for name in _STUDENTS if name != row.term):
         return f"students learn from data_free.{row.term} alone"
     return None

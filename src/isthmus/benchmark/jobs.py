@@ -43,6 +43,7 @@ class Job:
         measure: what is asked of the finished run, if anything.
         keep: leave checkpoints and weights in place.
         lasting: of a step 1: its weights stay when no run needs them any more.
+        measured: the step 1 that is measured, in place of a run of its own.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Job:
     measure: Measure | None = None
     keep: bool = False
     lasting: bool = False
+    measured: Path | None = None
 
     def done(self) -> bool:
         """Whether there is nothing left to do.
@@ -84,12 +86,14 @@ def perform(job: Job) -> dict[str, Any]:
     """
     if job.done():
         return dict(read_json(job.result or job.run / DONE))
-    make_folder(job.run)
     start, cpu = time.monotonic(), time.process_time()
-    config = with_needs(job)
-    with (job.run / "train.log").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
-        train(config, job.run)
-    last = _last_line(job.run / "log.csv")
+    config, run = job.config, job.measured or job.run
+    if job.measured is None:
+        make_folder(run)
+        config = with_needs(job)
+        with (run / "train.log").open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+            train(config, run)
+    last = _last_line(run / "log.csv")
     record: dict[str, Any] = {
         "isthmus": __version__,
         "row": job.row,
@@ -102,15 +106,16 @@ def perform(job: Job) -> dict[str, Any]:
         "log": last,
     }
     if job.measure is not None:
-        record |= job.measure(job.run, config.data.workers)
-    before = {name: read_json(folder / DONE) for name, folder in job.needs.items()}
+        record |= job.measure(run, config.data.workers)
+    earlier = {} if job.measured is None else read_json(run / DONE)["seconds"]
     record["seconds"] = {
         "training": float(last.get("seconds", 0.0)),
-        "wall": round(time.monotonic() - start, 2),
-        "cpu": round(time.process_time() - cpu, 2),
+        "wall": round(earlier.get("wall", 0.0) + time.monotonic() - start, 2),
+        "cpu": round(earlier.get("cpu", 0.0) + time.process_time() - cpu, 2),
     }
+    before = {name: read_json(folder / DONE) for name, folder in job.needs.items() if folder != job.measured}
     if before:
-        parts = [one["seconds"] for one in before.values()]
+        parts = [{k: v for k, v in one["seconds"].items() if k != "step_1"} for one in before.values()]
         record["seconds"]["step_1"] = {name: round(sum(part[name] for part in parts), 2) for name in parts[0]}
         record["step_1_steps"] = sum(one["steps"] for one in before.values())
         record |= (

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from isthmus.config.sections import Section
 
-Images = Literal["generators", "noise", "inverted", "folders", "none"]
+Images = Literal["generators", "noise", "inverted", "folders", "bank", "none"]
 
 
 class DataFreeConfig(Section):
@@ -30,8 +30,10 @@ class DataFreeConfig(Section):
     )
     images: Images = Field(
         "generators",
-        description="what students look at: generated, noise, optimised one by one, data.* folders; none: no training",
+        description="what students look at: generated, noise, optimised one by one, data.* folders, those of another "
+        "run; none: no training",
     )
+    bank: str | None = Field(None, description="images=bank: the run whose generated images students look at")
     labels: Literal["teachers", "given"] = Field(
         "teachers", description="folders: classes as the teachers see them, or the folders' own (not data-free)"
     )
@@ -52,11 +54,12 @@ class DataFreeConfig(Section):
     noise: int = Field(256, ge=2, description="width of z")
     image_size: int = Field(64, ge=32, le=224, description="side of generated images, a multiple of 8")
     width: int = Field(64, ge=8, multiple_of=4, description="channels of a generator's maps up to 16 x 16")
+    grey: bool = Field(True, description="generated images of the query domain are grey and begin light, as sketches")
     drawn_classes: bool = Field(True, description="a generator is told the class; off: as in the paper, its own guess")
     semantic_weight: float = Field(1.0, ge=0, description="cross-entropy of the teacher with the class")
     entropy_weight: float = Field(1.0, ge=0, description="balance of the classes in a batch")
     activation_weight: float = Field(0.0, ge=0, description="large penultimate activations")
-    diversity_weight: float = Field(1.0, ge=0, description="two images of a class differ as much as their z")
+    diversity_weight: float = Field(5.0, ge=0, description="two images of a class differ as much as their z")
     modality_weight: float = Field(1.0, ge=0, description="the modality classifier says photo or sketch")
     alignment_weight: float = Field(1.0, ge=0, description="teachers agree on the two images of one z")
     adversarial_weight: float = Field(0.1, ge=0, description="students and teachers disagree")
@@ -65,9 +68,9 @@ class DataFreeConfig(Section):
     statistics: Literal["relative", "norm"] = Field("relative", description="norm: as in DeepInversion, / layers")
     variation_weight: float = Field(0.001, ge=0, description="inverted: total variation")
 
-    proxy_weight: float = Field(1.0, ge=0, description="proxy anchor on the teachers' class weights")
+    proxy_weight: float = Field(0.0, ge=0, description="proxy anchor on the teachers' class weights")
     queue_weight: float = Field(0.0, ge=0, description="symmetric contrastive loss with a queue")
-    distillation_weight: float = Field(1.0, ge=0, description="the teacher's class probabilities")
+    distillation_weight: float = Field(0.0, ge=0, description="the teacher's class probabilities")
     contrast_weight: float = Field(
         1.0, ge=0, description="photos and sketches of a batch, alike as far as the teachers think so"
     )
@@ -94,6 +97,8 @@ class DataFreeConfig(Section):
     def _fits(self) -> DataFreeConfig:
         if self.image_size % 8:
             raise ValueError(f"data_free.image_size = {self.image_size} is no multiple of 8; choose 64, 96 or 128")
+        if self.images == "bank" and self.bank is None:
+            raise ValueError("data_free.images=bank needs data_free.bank, the folder of a run that generated images")
         if self.names[0] == self.names[1]:
             raise ValueError("data_free.names are equal; give the two domains different names")
         if self.unified is not None and (self.photo is not None or self.sketch is not None):

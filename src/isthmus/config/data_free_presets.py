@@ -16,10 +16,10 @@ _DEFAULT: Preset = {
         "lr": 1e-4,
         "weight_decay": 0.0,
         "batch_size": 64,
-        "epochs": 20,
+        "epochs": 10,
         "steps_per_epoch": 50,
     },
-    "data_free": {"generator_rate": 10.0},
+    "data_free": {"generator_rate": 20.0},
 }
 
 # The poster and the public code, with the faults mended that the specification lists: standard layers at the true size,
@@ -42,6 +42,7 @@ _PAPER: Preset = {
         "noise": 1000,
         "image_size": 224,
         "width": 128,
+        "grey": False,
         "drawn_classes": False,
         "semantic_weight": 3.0,
         "entropy_weight": 5.0 / math.log(10),

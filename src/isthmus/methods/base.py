@@ -142,11 +142,13 @@ class Verdict:
         figures: by name; `train.select` chooses among them.
         means: (2, dim), each domain's mean unit vector of training images, where there are such vectors.
         notes: what the user should hear of it.
+        varied: whether the images differ, so that vectors which don't mean that the network has collapsed.
     """
 
     figures: dict[str, float]
     means: Tensor | None = None
     notes: tuple[str, ...] = ()
+    varied: bool = True
 
     @property
     def mean_cosine(self) -> float | None:
@@ -155,7 +157,7 @@ class Verdict:
         The squared length of a mean of unit vectors is their mean cosine. It is taken before centring, which would
         spread a collapsed network's rounding errors over the whole sphere.
         """
-        return None if self.means is None else float(self.means.square().sum(dim=1).max())
+        return None if self.means is None or not self.varied else float(self.means.square().sum(dim=1).max())
 
 
 class Judging(Protocol):
@@ -268,6 +270,9 @@ class Method(ABC):
     def images_per_step(self) -> int:
         """Forward-and-backward passes of single images in a step, over all processes."""
         return 2 * self.config.train.batch_size
+
+    def finish(self, out: Path) -> None:  # noqa: B027
+        """Leave what else others may start from beside the model; called once training is over, in one process."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the parts and their optimisers."""

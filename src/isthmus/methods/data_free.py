@@ -26,6 +26,7 @@ from isthmus.methods.data_free_images import Pictures, draw_classes, gaussian, i
 from isthmus.methods.data_free_judge import DataFreeJudge, Untrained
 from isthmus.methods.data_free_students import Students
 from isthmus.methods.image_bank import ImageBank
+from isthmus.methods.image_bank_files import load_bank, save_bank
 from isthmus.methods.jitter import Jitter
 from isthmus.methods.judge import Judge
 from isthmus.models.data_free import ALIKE, GENERATORS, DataFreeModel, build_data_free
@@ -76,6 +77,8 @@ class DataFree(Method):
         self.bank: ImageBank | None = None
         if settings.images in ("generators", "inverted"):
             self.bank = ImageBank(settings.bank_mb, settings.image_size, batch=self.local, seed=config.seed)
+        elif settings.images == "bank":
+            self.bank = load_bank(str(settings.bank), self.teachers)
         light = settings.light
         self.jitter = Jitter(pad=settings.shift, flip=settings.mirror, brightness=light, contrast=light)
         #: images and seconds of each phase since the last epoch's end
@@ -208,6 +211,7 @@ class DataFree(Method):
                 invert(
                     self.teachers.sides[side], self.teachers.columns[side][codes[side]], settings, dice,
                     None if modality is None else (modality, modality.classes.index(self.teachers.names[side])),
+                    grey=settings.grey and side == 0,
                 )
                 for side in SIDES
             ]  # fmt: skip
@@ -248,14 +252,20 @@ class DataFree(Method):
             * (int(self.generating) + int(self.students_begun) * settings.encoder_steps)
         )
 
+    def finish(self, out: Path) -> None:
+        """What was generated stays, for other students."""
+        if self.bank is not None and len(self.bank) and self.config.data_free.images != "bank":
+            save_bank(self.bank, self.teachers, out)
+
     def state(self) -> dict[str, Any]:
-        """Bank and queue."""
-        return {"queue": self.students.queue.state(), "bank": None if self.bank is None else self.bank.state()}
+        """Bank, unless another run's, and queue."""
+        own = self.bank is not None and self.config.data_free.images != "bank"
+        return {"queue": self.students.queue.state(), "bank": self.bank.state() if own and self.bank else None}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take both back."""
         self.students.queue.restore(state["queue"])
-        if self.bank is not None:
+        if self.bank is not None and state["bank"] is not None:
             self.bank.restore(state["bank"])
 
 

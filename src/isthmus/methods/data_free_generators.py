@@ -81,7 +81,7 @@ class GeneratorStep:
             terms["statistics"] = settings.statistics_weight * statistics_loss(statistics.captured, settings.statistics)
         if settings.diversity_weight:
             loss = mode_seeking(images, self.z, columns)
-            terms["diversity"] = settings.diversity_weight * loss
+            terms["modes"] = settings.diversity_weight * loss
         modality = self.teachers.modality
         if modality is not None and settings.modality_weight:
             place = modality.classes.index(self.teachers.names[side])

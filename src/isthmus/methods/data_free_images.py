@@ -11,6 +11,7 @@ from torch import Tensor
 from isthmus.config import DataFreeConfig
 from isthmus.losses import NormStatistics, class_coding, modality_loss, statistics_loss, total_variation
 from isthmus.models.classifier import Classifier
+from isthmus.models.generator import PAPER
 from isthmus.models.teachers import SIDES, Teachers
 
 SPREAD = 0.25  # standard deviation of Gaussian noise around a middle grey
@@ -61,6 +62,8 @@ def invert(
     settings: DataFreeConfig,
     dice: torch.Generator,
     modality: tuple[Classifier, int] | None = None,
+    *,
+    grey: bool = False,
 ) -> Tensor:
     """Images that a teacher takes for the wanted classes, each optimised by itself (DeepInversion, arXiv 1912.08795).
 
@@ -72,18 +75,20 @@ def invert(
         settings: weights, steps and side.
         dice: of the first images and the shifts.
         modality: the modality classifier and the column of this domain.
+        grey: whether the three colours are one, and images begin light: as sketches.
 
     Returns:
         float32 (n, 3, side, side) in [0, 1], on the teacher's device.
     """
     side, device = settings.image_size, targets.device
-    pixels = torch.randn(len(targets), 3, side, side, generator=dice).to(device).requires_grad_(True)
+    pixels = torch.randn(len(targets), 1 if grey else 3, side, side, generator=dice).to(device)
+    pixels = (pixels + PAPER if grey else pixels).requires_grad_(True)
     optimizer = torch.optim.Adam([pixels], INVERSION_RATE)
     norms, reach = teacher.norms() if settings.statistics_weight else [], round(SHIFT * side)
     for step in range(settings.inversion_steps):
         for group in optimizer.param_groups:
             group["lr"] = INVERSION_RATE * (1 - step / settings.inversion_steps)
-        images = pixels.sigmoid()
+        images = pixels.sigmoid().expand(-1, 3, -1, -1)
         shift = torch.randint(-reach, reach + 1, (2,), generator=dice).tolist()
         seen = images.roll(shifts=(shift[0], shift[1]), dims=(2, 3))
         if torch.rand((), generator=dice) < 0.5:
@@ -102,7 +107,7 @@ def invert(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return pixels.detach().sigmoid()
+    return pixels.detach().sigmoid().expand(-1, 3, -1, -1)
 
 
 def resized(images: Tensor, side: int) -> Tensor:

@@ -81,7 +81,8 @@ class DataFreeJudge:
         self.method.clock = {phase: [0.0, 0.0] for phase in self.method.clock}
         if self.settings.images == "generators" and self.settings.samples:
             self._grid(made, logits)
-        return Verdict(figures, torch.stack([part.mean(dim=0) for part in vectors]), tuple(notes))
+        varied = all(figures[f"diversity/{name}"] >= ALIKE for name in self.teachers.names)
+        return Verdict(figures, torch.stack([part.mean(dim=0) for part in vectors]), tuple(notes), varied)
 
     def _collapse(self, side: int, name: str, figures: dict[str, float]) -> list[str]:
         """A sentence when a generator has collapsed; said once."""
@@ -111,7 +112,7 @@ class DataFreeJudge:
     def _pictures(self) -> Pictures:
         settings = self.settings
         dice = torch.Generator().manual_seed(stable_hash("judge", self.method.config.seed) >> 1)
-        if self.method.bank is not None and settings.images == "inverted":
+        if self.method.bank is not None and settings.images in ("inverted", "bank"):
             if not len(self.method.bank):  # an estimate asks before the images are made
                 return Pictures(self._noise(dice), self._codes(dice), True)
             drawn = self.method.bank.draw(LOOKED_AT, dice)

@@ -101,6 +101,19 @@ class ImageBank:
         self._born = torch.empty(self.capacity, dtype=torch.int64)
         self._dice = torch.Generator().manual_seed(seed)
 
+    @classmethod
+    def of(cls, images: Tensor, codes: Tensor) -> ImageBank:
+        """A full bank of images (2, n, size, size, 3) uint8, photos first, and their codes (n, 2)."""
+        pairs, size = int(images.shape[1]), int(images.shape[2])
+        # Half a byte more, so that rounding takes no pair away.
+        made = cls((pairs * (2 * 3 * size * size + OTHER_BYTES) + 0.5) / 2**20, size)
+        made._images.copy_(images)
+        made._codes.copy_(codes)
+        made._confidence.fill_(torch.nan)
+        made._born.copy_(torch.arange(pairs))
+        made.seen = pairs
+        return made
+
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
 

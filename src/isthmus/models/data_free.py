@@ -146,7 +146,8 @@ def build_data_free(config: RunConfig, teachers: Teachers) -> DataFreeModel:
     if settings.images == "generators":
         for side, name in enumerate(GENERATORS):
             classes = len(teachers.sides[side].classes) if settings.drawn_classes else 0
-            made.generators[name] = Generator(settings.noise, settings.image_size, settings.width, classes)
+            grey = settings.grey and side == 0
+            made.generators[name] = Generator(settings.noise, settings.image_size, settings.width, classes, grey=grey)
     return made
 
 

@@ -14,6 +14,7 @@ from isthmus.errors import IsthmusError
 SIZES = range(32, 225, 8)
 FINEST_FULL = 16  # side of the largest map with all channels: beyond it they would cost most and show least
 CONTRAST = 1.6
+PAPER = 1.5  # before the sigmoid: what sketches begin with
 CODE = 64  # width of a class's vector beside the noise
 
 
@@ -65,6 +66,7 @@ class Generator(nn.Module):
         size: side of the images, a multiple of 8 from 32 to 224.
         width: channels of the maps up to 16 x 16, a multiple of 4; 64 to 128 is sensible.
         classes: how many classes can be asked for; 0: none, the noise alone decides.
+        grey: whether the three colours are one, and images begin light: as sketches.
 
     Raises:
         IsthmusError: the size or the width is none of these.
@@ -75,7 +77,7 @@ class Generator(nn.Module):
         ((2, 3, 64, 64), True)
     """
 
-    def __init__(self, noise: int, size: int, width: int, classes: int = 0) -> None:
+    def __init__(self, noise: int, size: int, width: int, classes: int = 0, *, grey: bool = False) -> None:
         super().__init__()
         if size not in SIZES:
             raise IsthmusError(
@@ -100,9 +102,11 @@ class Generator(nn.Module):
             nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in itertools.pairwise(channels)
         )
         self.norms = nn.ModuleList(ClassNorm(count, classes) for count in channels[1:])
-        self.colours = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        self.colours = nn.Conv2d(channels[-1], 1 if grey else 3, 3, padding=1)
         # Values of about unit variance before the sigmoid: images begin with the contrast of photos and not as grey.
         nn.init.normal_(self.colours.weight, std=CONTRAST / math.sqrt(9 * channels[-1]))
+        if grey and self.colours.bias is not None:
+            nn.init.constant_(self.colours.bias, PAPER)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _channels(self, side: int) -> int:
@@ -137,4 +141,4 @@ class Generator(nn.Module):
             x = F.interpolate(x, size=(side, side), mode="nearest")
             x = F.leaky_relu(norm(conv(x), codes), 0.2)
         images: Tensor = self.colours(x)
-        return images.float().sigmoid()
+        return images.float().sigmoid().expand(-1, 3, -1, -1)

@@ -20,7 +20,7 @@ def absolute_paths(config: RunConfig) -> RunConfig:
         if domain is not None:
             _absolute(domain)
     config.data.synthetic = [str(Path(folder).absolute()) for folder in config.data.synthetic]
-    for name in ("photo", "sketch", "unified", "modality"):
+    for name in ("photo", "sketch", "unified", "modality", "bank"):
         given = getattr(config.data_free, name)
         if given is not None:
             setattr(config.data_free, name, str(Path(given).absolute()))

@@ -121,6 +121,8 @@ class Trainer:
         finally:
             tracker.close()
             display.close()
+        if self.fabric.is_global_zero:
+            self.method.finish(self.out)
         return self.best_record()
 
     def best_record(self) -> dict[str, Any]:
