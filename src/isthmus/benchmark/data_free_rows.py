@@ -14,6 +14,8 @@ Setting = Literal["independent", "unified"]
 _AS_THEY_ARE: dict[str, Any] = {
     "data_free.images": "none", "data_free.shared": False, "data_free.mixing": 0.0, "data_free.readout": "embedding",
 }  # fmt: skip
+#: As published: what other images teach, without the probabilities, which no image changes.
+_EMBEDDING: dict[str, Any] = {"data_free.readout": "embedding"}
 #: Encoders whose every weight is learned, and nothing but their embedding.
 _ENCODERS: dict[str, Any] = {"data_free.train": "all", "data_free.readout": "embedding"}
 
@@ -85,9 +87,9 @@ ROWS: tuple[DataFreeRow, ...] = (
         "unimodal", "uni-modal distillation",
         {**_ENCODERS, "data_free.crossing": False, "data_free.shared": False}, bank=True,
     ),
-    DataFreeRow("noise", "Gaussian-noise prior", {"data_free.images": "noise"}),
-    DataFreeRow("meta-data", "meta-data (inverted images)", {"data_free.images": "inverted"}),
-    DataFreeRow("alternative", "alternative data", {"data_free.images": "folders"}, looks="alternative"),
+    DataFreeRow("noise", "Gaussian-noise prior", {"data_free.images": "noise", **_EMBEDDING}),
+    DataFreeRow("meta-data", "meta-data (inverted images)", {"data_free.images": "inverted", **_EMBEDDING}),
+    DataFreeRow("alternative", "alternative data", {"data_free.images": "folders", **_EMBEDDING}, looks="alternative"),
     DataFreeRow(
         UPPER, "upper bound (real images)",
         {"data_free.images": "folders", "data_free.labels": "given", "data_free.train": "all"}, looks="private",

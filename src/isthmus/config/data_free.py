@@ -42,7 +42,7 @@ class DataFreeConfig(Section):
         description="what a vector holds: the embedding, the teachers' probabilities of the matched classes (with "
         "images=none), or both side by side",
     )
-    belief_share: float = Field(0.5, gt=0, lt=1, description="readout=both: weight of the probabilities")
+    belief_share: float = Field(0.7, gt=0, lt=1, description="readout=both: weight of the probabilities")
     train: Literal["heads", "all"] = Field(
         "heads", description="students=teachers: only the map into the common space, or all weights"
     )
