@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from isthmus.benchmark.data_free_measure import CUT, METRICS
+from isthmus.benchmark.data_free_rows import ROWS
 from isthmus.benchmark.data_free_table import SETS, DataFreeLine, DataFreeResults
 from isthmus.benchmark.table import percent, points
 
@@ -122,6 +123,21 @@ def notes_of(results: DataFreeResults) -> list[str]:
         "mAP is standard mAP@all; P@k stops at the gallery's size where it is below 200; mAP@10hits is what the "
         "paper's public code computes: it stops at the first 10 hits, and compares with no other figure. CPU min: of "
         "this row's run and its measuring, without the teachers'.",
+        "The method's vectors hold the teachers' probabilities beside its embedding; noise, inverted images and "
+        "alternative data are embeddings alone, as published, to be compared with the method's own embedding ('without "
+        "the teachers' probabilities').",
+        *_borrowed(results),
+    ]
+
+
+def _borrowed(results: DataFreeResults) -> list[str]:
+    made = {name for part in results.parts.values() for name in part.rows}
+    titles = [row.title for row in ROWS if row.bank and row.name in made]
+    if not titles:
+        return []
+    return [
+        "These rows' students learn from the images that the method's run made, and their CPU minutes leave out what "
+        f"that cost: {', '.join(titles)}."
     ]
 
 
