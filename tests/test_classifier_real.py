@@ -8,7 +8,8 @@ import torch
 from training_zoo import same
 
 from isthmus.config import RunConfig
-from isthmus.data.images import load_image
+from isthmus.data import loading
+from isthmus.data.manifest import Manifest
 from isthmus.models.classifier import Classifier
 from isthmus.train.run import train
 
@@ -47,8 +48,10 @@ def test_it_learns_from_a_hundred_photos(shared_data: Path, tmp_path: Path) -> N
     untrained = float((tmp_path / "run" / "log.csv").read_text().splitlines()[1].split(",")[4])
     assert record["accuracy"] > 0.7 > 0.6 > untrained  # chance is .25
     # What is loaded answers for itself as training measured it.
-    looks = teacher.preprocessing
-    views = torch.stack([looks(load_image(path)) for path, _ in judged])
+    rows = list(Manifest.load(tmp_path / "run" / "manifest.parquet").select(split="val"))
+    assert [str(row.path) for row in rows] == [str(path) for path, _ in judged]
+    source = loading.ImageSource(teacher.preprocessing)
+    views = torch.cat([part for part, _, _ in loading.test_batches(source, rows, 64, 0)])
     truth = torch.tensor([CLASSES.index(label) for _, label in judged])
     with torch.no_grad():
         logits = teacher.answer(views / 255).logits
