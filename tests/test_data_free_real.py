@@ -43,14 +43,14 @@ def pacs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     modality = {**base, **fixed, **parts, "classifier.target": "domain", "train.epochs": 1}
     train(RunConfig.build("tiny", modality), out / "modality-run")
     teachers = {f"data_free.{name}": str(out / f"{name}-run") for name in ("photo", "sketch", "modality")}
-    return {"teachers": teachers, "judged": judged, "weights": weights, "fixed": fixed}
+    common = {"method": "data-free", **teachers, **fixed, "data_free.image_size": SIDE, "data_free.samples": 0}
+    return {"common": common, "judged": judged, "weights": weights}
 
 
 def run(pacs: dict[str, Any], folder: Path, **changes: Any) -> Model:
     """A short run with them."""
     settings = {
-        "method": "data-free", **pacs["teachers"], **pacs["fixed"], "data_free.image_size": SIDE,
-        "data_free.warmup": 30, "data_free.samples": 0, "data_free.bank_mb": 32, "train.batch_size": 24,
+        **pacs["common"], "data_free.warmup": 30, "data_free.bank_mb": 32, "train.batch_size": 24,
         "train.epochs": 3, "train.steps_per_epoch": 25, "train.lr": 1e-3, "data_free.generator_rate": 2,
         "data_free.encoder_steps": 3,
     }  # fmt: skip
@@ -105,8 +105,7 @@ TERMS: dict[str, tuple[str, dict[str, Any], str, float]] = {
 def generated(pacs: dict[str, Any], folder: Path, **changes: Any) -> dict[str, float]:
     """Figures of what generators make after some steps without students, means of both domains."""
     settings = {
-        "method": "data-free", **pacs["teachers"], **pacs["fixed"], "data_free.image_size": SIDE,
-        "data_free.warmup": 1000, "data_free.samples": 0, "data_free.bank_mb": 8, "train.batch_size": 16,
+        **pacs["common"], "data_free.warmup": 1000, "data_free.bank_mb": 8, "train.batch_size": 16,
         "train.epochs": 1, "train.steps_per_epoch": 20, "train.lr": 1e-3, "data_free.generator_rate": 5,
         "data_free.adversarial_weight": 0,
     }  # fmt: skip

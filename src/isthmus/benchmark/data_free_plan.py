@@ -72,29 +72,33 @@ class DataFreePlanner:
         for seed in seeds:
             tables = self._tables(seed)
             made: dict[Teacher, Job] = {}
-
-            def with_teachers(row: DataFreeRow, setting: Setting) -> tuple[RunConfig, dict[str, Job]]:
-                config = absolute_paths(self.protocol.run(row, setting, seed, tables))  # noqa: B023
-                teachers = self.protocol.teachers_of(config, setting)
-                for kind in teachers.values():
-                    if kind not in made:  # noqa: B023
-                        made[kind] = self._teacher(kind, seed, tables)  # noqa: B023
-                        jobs.append(made[kind])  # noqa: B023
-                return config, {name: made[kind] for name, kind in teachers.items()}  # noqa: B023
-
             for setting, wanted in rows.items():
                 method: Job | None = None
                 for row in wanted:
                     if (row.bank or row.name == METHOD) and method is None:
-                        method = self._method(setting, seed, *with_teachers(NAMED[METHOD], setting))
+                        begun = self._with_teachers(NAMED[METHOD], setting, seed, tables, made, jobs)
+                        method = self._method(setting, seed, *begun)
                         jobs.append(method)
-                    config, needs = with_teachers(row, setting)
+                    config, needs = self._with_teachers(row, setting, seed, tables, made, jobs)
                     if row.bank:
                         config.data_free.bank = BANK  # no path: results are the same in any folder
                     if method is not None and (row.bank or row.name == METHOD):
                         needs["data_free.bank"] = method
                     jobs.append(self._row(row, setting, seed, config, needs))
         return jobs
+
+    def _with_teachers(
+        self, row: DataFreeRow, setting: Setting, seed: int, tables: dict[str, Path], made: dict[Teacher, Job],
+        jobs: list[Job],
+    ) -> tuple[RunConfig, dict[str, Job]]:  # fmt: skip
+        """A row's settings and the teachers that it needs; those that weren't `made` yet are put among the jobs."""
+        config = absolute_paths(self.protocol.run(row, setting, seed, tables))
+        teachers = self.protocol.teachers_of(config, setting)
+        for kind in teachers.values():
+            if kind not in made:
+                made[kind] = self._teacher(kind, seed, tables)
+                jobs.append(made[kind])
+        return config, {name: made[kind] for name, kind in teachers.items()}
 
     def _method(self, setting: Setting, seed: int, config: RunConfig, needs: Mapping[str, Job]) -> Job:
         """The method's run: measured as its row, and its images are what other students learn from."""

@@ -29,7 +29,7 @@ from isthmus.methods.image_bank import ImageBank
 from isthmus.methods.image_bank_files import load_bank, save_bank
 from isthmus.methods.jitter import Jitter
 from isthmus.methods.judge import Judge
-from isthmus.models.data_free import ALIKE, GENERATORS, DataFreeModel, build_data_free
+from isthmus.models.data_free import ALIKE, GENERATORS, DataFreeModel, build_data_free, wants_mixing
 from isthmus.models.teachers import SIDES, Teachers, load_teachers
 from isthmus.progress import track
 
@@ -271,8 +271,7 @@ class DataFree(Method):
 
 def _notes(config: RunConfig, teachers: Teachers) -> list[str]:
     settings, notes = config.data_free, list(teachers.notes)
-    mixes = settings.mixing and settings.students == "teachers" and settings.crossing and not settings.shared
-    if mixes and teachers.likeness < ALIKE:
+    if wants_mixing(settings) and teachers.likeness < ALIKE:
         notes.append(
             f"The teachers did not begin with the same weights (cosine {teachers.likeness:.2f}): none are mixed "
             "(data_free.mixing)."

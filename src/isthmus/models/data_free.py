@@ -230,8 +230,12 @@ def mixed_share(settings: DataFreeConfig, teachers: Teachers) -> float:
     A unified teacher has no other, without `crossing` each student keeps to its own, and weights of networks that
     didn't begin alike don't lie in one valley: their mean is no network.
     """
-    wanted = settings.students == "teachers" and not settings.shared and settings.crossing
-    return settings.mixing if wanted and not teachers.unified and teachers.likeness >= ALIKE else 0.0
+    return settings.mixing if wants_mixing(settings) and not teachers.unified and teachers.likeness >= ALIKE else 0.0
+
+
+def wants_mixing(settings: DataFreeConfig) -> bool:
+    """Whether the settings ask for students of mixed weights."""
+    return bool(settings.mixing) and settings.students == "teachers" and not settings.shared and settings.crossing
 
 
 def _mixed(own: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:
