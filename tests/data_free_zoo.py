@@ -42,7 +42,7 @@ def settings(teachers: dict[str, str], **changes: Any) -> RunConfig:
         "method": "data-free", **teachers, "data_free.image_size": 32, "data_free.width": 8, "data_free.noise": 16,
         "data_free.warmup": 2, "data_free.samples": 2, "data_free.bank_mb": 1, "data_free.queue": 8,
         "data_free.queue_weight": 0.5, "data_free.proxy_weight": 1.0, "data_free.distillation_weight": 1.0,
-        "data_free.train": "all", "data_free.readout": "embedding",
+        "data_free.train": "all", "data_free.readout": "embedding", "data_free.stages": 0,
         "data_free.diversity_weight": 1.0, "data_free.inverted": 8, "data_free.inversion_steps": 3, "train.epochs": 2,
         "train.steps_per_epoch": 4, "train.batch_size": 8, "train.precision": "32-true", "train.accelerator": "cpu",
     }  # fmt: skip

@@ -43,6 +43,7 @@ def test_what_cannot_differ_is_left_out_with_a_sentence() -> None:
     terms = {
         "students": "teachers",
         "queue_weight": 0,
+        "readout": "both",
         **{row.term: 2 for row in ROWS if row.term},
         "entropy_weight": 0,
     }
@@ -51,7 +52,14 @@ def test_what_cannot_differ_is_left_out_with_a_sentence() -> None:
     alone = {"procrustes", "averaged-weights", "untrained", "no-mixing"}
     assert gone == {"alternative", "data-free-weights", "no-balance", *alone}
     assert len(notes) == 7 and any("--alternative photo=PATH,sketch=PATH" in note for note in notes)
-    terms |= {"students": "scratch", "contrast_weight": 0, "distillation_weight": 0, "queue_weight": 0}
+    assert "embedding-only" in {row.name for row in rows}
+    terms |= {
+        "readout": "embedding",
+        "students": "scratch",
+        "contrast_weight": 0,
+        "distillation_weight": 0,
+        "queue_weight": 0,
+    }
     left, notes = choose_rows(None, "independent", alternative=True, weights="x", terms=terms)
     assert "students learn from data_free.proxy_weight alone" in " ".join(notes)
-    assert not {"data-free-scratch", "no-proxy"} & {row.name for row in left}
+    assert not {"embedding-only", "data-free-scratch", "no-proxy"} & {row.name for row in left}

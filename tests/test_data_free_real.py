@@ -59,11 +59,14 @@ def run(pacs: dict[str, Any], folder: Path, **changes: Any) -> Model:
     return Model.load(folder)
 
 
-def precision(model: Model, pacs: dict[str, Any], *, start: int = 0) -> float:
-    """mAP@all of both directions' mean, of the vectors from one place on."""
+def precision(model: Model, pacs: dict[str, Any], *, learned: bool = False) -> float:
+    """mAP@all of both directions' mean, of the whole vectors or of what is learned of them."""
+    beliefs = model.architecture.beliefs
+    begin = beliefs + 2 if beliefs else 0
+    part = slice(begin, begin + model.architecture.dim) if learned else slice(None)
     vectors, labels, ids = {}, {}, {}
     for domain, images in pacs["judged"].items():
-        vectors[domain] = model.encode([path for path, _ in images], domain=domain, centring=False)[:, start:]
+        vectors[domain] = model.encode([path for path, _ in images], domain=domain, centring=False)[:, part]
         labels[domain] = [label for _, label in images]
         ids[domain] = [str(path) for path, _ in images]
     found = [
@@ -76,18 +79,16 @@ def precision(model: Model, pacs: dict[str, Any], *, start: int = 0) -> float:
 def test_it_learns_from_classifiers_alone(pacs: dict[str, Any], tmp_path: Path) -> None:
     looks = Architecture("mobilenetv2_100", 0, SIDE)
     pretrained = precision(Model.create(looks, ("sketch", "photo"), weights=pacs["weights"], centring=False), pacs)
-    still = {"data_free__images": "none", "data_free__mixing": 0.0}
-    own = precision(
-        run(pacs, tmp_path / "own", **still, data_free__crossing=False, data_free__readout="embedding"), pacs
-    )
+    still: dict[str, Any] = {"data_free__images": "none"}
+    alone = {"data_free__crossing": False, "data_free__readout": "embedding", "data_free__stages": 0}
+    own = precision(run(pacs, tmp_path / "own", **still, **alone), pacs)
     posteriors = precision(run(pacs, tmp_path / "posteriors", **still, data_free__readout="posteriors"), pacs)
-    untrained = {"data_free__images": "none", "data_free__readout": "embedding"}
-    before = precision(run(pacs, tmp_path / "before", **untrained), pacs)
-    made = run(pacs, tmp_path / "made")
-    both, learned = precision(made, pacs), precision(made, pacs, start=made.architecture.beliefs + 2)
+    before = precision(run(pacs, tmp_path / "before", **still), pacs, learned=True)
+    made = run(pacs, tmp_path / "made", train__steps_per_epoch=32)
+    both, learned = precision(made, pacs), precision(made, pacs, learned=True)
     print(f"{pretrained=:.3f} {own=:.3f} {posteriors=:.3f} {before=:.3f} {learned=:.3f} {both=:.3f}")
-    assert learned > max(pretrained, own) + 0.1 and learned > before + 0.005
-    assert both > max(pretrained, own, before, learned) + 0.2 and both > posteriors + 0.03
+    assert learned > before + 0.06 and learned > max(pretrained, own) + 0.15
+    assert both > learned + 0.02 and both > posteriors + 0.01
 
 
 #: what a term is for: the setting that it is switched off by, those of both runs, and a figure that falls without it

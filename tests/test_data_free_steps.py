@@ -265,7 +265,7 @@ def test_a_vector_of_both_is_the_chance_of_one_class_and_the_embeddings_cosine(
         turn = method.teachers.rotation() if side == 0 else torch.eye(512)
         embedded.append(F.normalize(said.features @ turn, dim=1))
         assert torch.allclose(vectors[side].norm(dim=1), torch.ones(5), atol=1e-5)
-        assert torch.allclose(method.model.embedding_of(vectors[side]), embedded[side], atol=1e-4)
+        assert torch.allclose(method.model.learned_of(vectors[side]), embedded[side], atol=1e-4)
     expected = 0.3 * beliefs[0] @ beliefs[1].T + 0.7 * embedded[0] @ embedded[1].T
     assert torch.allclose(vectors[0] @ vectors[1].T, expected, atol=1e-4)
     before = {k: v.clone() for k, v in method.model.encoder.state_dict().items()}

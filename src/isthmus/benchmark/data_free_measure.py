@@ -68,11 +68,13 @@ class MeasureRow:
     Attributes:
         known, held_out: tables of both domains.
         dot: the embeddings are probabilities, compared by their dot product.
+        part: the teachers' probabilities are left out of the vectors.
     """
 
     known: Path
     held_out: Path | None = None
     dot: bool = False
+    part: bool = False
 
     def __call__(self, run: Path, workers: int) -> dict[str, Any]:
         """`sides`: one for each direction and each set of classes, which is called its `setting`."""
@@ -92,6 +94,8 @@ class MeasureRow:
         ]
         if self.dot:
             vectors = [probabilities(part) for part in vectors]
+        if self.part:
+            vectors = [without_beliefs(part, model.architecture.beliefs) for part in vectors]
         sides = []
         for asks, answers in ((0, 1), (1, 0)):
             result = _measured(vectors[asks], vectors[answers], rows[asks], rows[answers], dot=self.dot)
@@ -123,6 +127,18 @@ def probabilities(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     total: NDArray[np.float32] = vectors.sum(axis=1, keepdims=True)
     return vectors / total
+
+
+def without_beliefs(vectors: NDArray[np.float32], beliefs: int) -> NDArray[np.float32]:
+    """The embedding, of unit length, in vectors that begin with so many probabilities and the two places after them.
+
+    Example:
+        >>> without_beliefs(np.array([[0.8, 0, 0, 0.36, 0.48]], dtype=np.float32), 1).round(3).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    embedding = vectors[:, beliefs + 2 :]
+    unit: NDArray[np.float32] = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _measured(

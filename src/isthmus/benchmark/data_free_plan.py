@@ -75,14 +75,14 @@ class DataFreePlanner:
             for setting, wanted in rows.items():
                 method: Job | None = None
                 for row in wanted:
-                    if (row.bank or row.name == METHOD) and method is None:
+                    if row.of_method and method is None:
                         begun = self._with_teachers(NAMED[METHOD], setting, seed, tables, made, jobs)
                         method = self._method(setting, seed, *begun)
                         jobs.append(method)
                     config, needs = self._with_teachers(row, setting, seed, tables, made, jobs)
                     if row.bank:
                         config.data_free.bank = BANK  # no path: results are the same in any folder
-                    if method is not None and (row.bank or row.name == METHOD):
+                    if method is not None and row.of_method:
                         needs["data_free.bank"] = method
                     jobs.append(self._row(row, setting, seed, config, needs))
         return jobs
@@ -155,7 +155,7 @@ class DataFreePlanner:
         key += [self._prints[str(path)] for path in self._tests.values()]
         key += [self._alternative(config)] if row.looks == "alternative" else []
         steps = config.train.epochs * (config.train.steps_per_epoch or 100)
-        measured = needs["data_free.bank"].run if row.name == METHOD else None
+        measured = needs["data_free.bank"].run if row.of_method and not row.bank else None
         return Job(
             name=f"{row.name} {setting} {seed}",
             row=row.name,
@@ -167,7 +167,7 @@ class DataFreePlanner:
             key=fingerprint(key),
             steps=0 if config.data_free.images == "none" or measured else steps,
             needs={name: job.run for name, job in needs.items()},
-            measure=MeasureRow(self._tests[KNOWN], self._tests.get(HELD_OUT), row.dot),
+            measure=MeasureRow(self._tests[KNOWN], self._tests.get(HELD_OUT), row.dot, row.part),
             keep=self.keep,
             measured=measured,
         )

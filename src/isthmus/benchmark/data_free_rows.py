@@ -10,14 +10,16 @@ from isthmus.benchmark.rows import named
 from isthmus.errors import IsthmusError
 
 Setting = Literal["independent", "unified"]
+METHOD, EMBEDDING, OWN, UPPER = "data-free", "embedding-only", "own-features", "upper-bound"
 #: The teachers as they are: nothing is trained, so nothing starts from anything else.
 _AS_THEY_ARE: dict[str, Any] = {
     "data_free.images": "none", "data_free.shared": False, "data_free.mixing": 0.0, "data_free.readout": "embedding",
+    "data_free.stages": 0,
 }  # fmt: skip
-#: As published: what other images teach, without the probabilities, which no image changes.
-_EMBEDDING: dict[str, Any] = {"data_free.readout": "embedding"}
+#: As published: what other images teach, without the probabilities and the stages, which no image made.
+_EMBEDDING: dict[str, Any] = {"data_free.readout": "embedding", "data_free.stages": 0}
 #: Encoders whose every weight is learned, and nothing but their embedding.
-_ENCODERS: dict[str, Any] = {"data_free.train": "all", "data_free.readout": "embedding"}
+_ENCODERS: dict[str, Any] = {"data_free.train": "all", **_EMBEDDING}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class DataFreeRow:
         independent: only with two teachers; with one for both it would be another row again.
         term: the setting `data_free.*` that it switches off, or on.
         bank: students alone differ from the method's: they learn from the images that it made.
+        part: no run of its own: the method's, measured without the teachers' probabilities.
     """
 
     name: str
@@ -45,6 +48,12 @@ class DataFreeRow:
     independent: bool = False
     term: str | None = None
     bank: bool = False
+    part: bool = False
+
+    @property
+    def of_method(self) -> bool:
+        """Whether it needs the method's run."""
+        return self.bank or self.part or self.name == METHOD
 
 
 def _without(
@@ -59,9 +68,9 @@ def _with(name: str, title: str, term: str) -> DataFreeRow:
 
 
 _STUDENTS = ("proxy_weight", "queue_weight", "contrast_weight", "distillation_weight")
-METHOD, OWN, UPPER = "data-free", "own-features", "upper-bound"
 ROWS: tuple[DataFreeRow, ...] = (
     DataFreeRow(METHOD, "data-free (the method)"),
+    DataFreeRow(EMBEDDING, "data-free, embedding alone", part=True),
     DataFreeRow(OWN, "classifiers' own features", {**_AS_THEY_ARE, "data_free.crossing": False}, "teachers"),
     DataFreeRow("procrustes", "own features turned (Procrustes)", _AS_THEY_ARE, "teachers", independent=True),
     DataFreeRow(
@@ -96,8 +105,8 @@ ROWS: tuple[DataFreeRow, ...] = (
     ),
     DataFreeRow("data-free-scratch", "data-free, from scratch", _ENCODERS, "scratch", bank=True),
     DataFreeRow("data-free-weights", "data-free, from pretrained", _ENCODERS, "weights", bank=True),
-    _without("embedding-only", "the teachers' probabilities", "readout", "embedding", bank=True),
     _without("no-mixing", "the other teacher's weights", "mixing", independent=True, bank=True),
+    _without("no-stages", "the networks' stages", "stages", 0, bank=True),
     _without("all-weights", "frozen backbones", "train", "all", bank=True),
     _without("no-semantic", "the semantic term", "semantic_weight"),
     _without("no-balance", "the balance of classes", "entropy_weight"),
@@ -165,6 +174,8 @@ def _why_not(
         return "there are no pretrained weights to start from (--weights)"
     if row.students is not None and "data_free.images" not in row.settings and row.students == terms["students"]:
         return f"the row '{METHOD}' starts so already"
+    if row.part and terms["readout"] == "embedding":
+        return "the method's vectors are its embedding already"
     if row.term is not None and terms[row.term] == row.settings[f"data_free.{row.term}"]:
         return f"data_free.{row.term} is {terms[row.term]} already"
     off = row.term is not None and not row.settings[f"data_free.{row.term}"]

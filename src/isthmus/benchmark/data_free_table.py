@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmark.data_free_measure import HELD_OUT, KNOWN, METRICS
-from isthmus.benchmark.data_free_rows import METHOD, OWN, ROWS, UPPER, DataFreeRow
+from isthmus.benchmark.data_free_rows import EMBEDDING, METHOD, OWN, ROWS, UPPER, DataFreeRow
 from isthmus.benchmark.results import Results
 from isthmus.benchmark.table import DRAWS
 from isthmus.evaluate.intervals import Difference
@@ -72,6 +72,7 @@ class DataFreeLine:
         teachers: the teachers' accuracy on test images, by domain.
         scores: set of classes -> direction -> metric -> mean and deviation over the seeds.
         gains: set of classes -> mAP of the method minus this row's, both directions, with its interval.
+        alone: the same of the method's embedding alone.
         closed: set of classes -> share of the way from the classifiers' own features to the upper bound.
         cost: steps, processor seconds with the teachers', and without.
     """
@@ -83,6 +84,7 @@ class DataFreeLine:
     teachers: dict[str, float]
     scores: dict[str, dict[str, dict[str, Score]]]
     gains: dict[str, Difference | None]
+    alone: dict[str, Difference | None]
     closed: dict[str, float | None]
     cost: dict[str, float | None]
 
@@ -102,13 +104,15 @@ class DataFreeLine:
                 }
                 for part, directions in self.scores.items()
             },
-            "method_minus_row": {
-                part: None if d is None else {"mean": d.mean, "low": d.low, "high": d.high}
-                for part, d in self.gains.items()
-            },
+            "method_minus_row": _plain(self.gains),
+            "embedding_minus_row": _plain(self.alone),
             "gap_closed": self.closed,
             **self.cost,
         }
+
+
+def _plain(gains: Mapping[str, Difference | None]) -> dict[str, dict[str, float] | None]:
+    return {part: None if d is None else {"mean": d.mean, "low": d.low, "high": d.high} for part, d in gains.items()}
 
 
 def compile_data_free(results: DataFreeResults, *, draws: int = DRAWS) -> list[DataFreeLine]:
@@ -126,15 +130,20 @@ def compile_data_free(results: DataFreeResults, *, draws: int = DRAWS) -> list[D
                 all(bool(record["data_free"]) for record in runs),
                 _accuracy(runs),
                 {name: _scores(part, row.name) for name, part in results.parts.items()},
-                {
-                    name: None if row.name == METHOD else part.difference(METHOD, row.name, "mAP@all", None, draws)
-                    for name, part in results.parts.items()
-                },
+                _gains(results, METHOD, row.name, draws),
+                _gains(results, EMBEDDING, row.name, draws),
                 {name: gap_closed(part, row.name) for name, part in results.parts.items()},
                 _cost(results.parts[KNOWN], row.name),
             )
         )
     return lines
+
+
+def _gains(results: DataFreeResults, ours: str, row: str, draws: int) -> dict[str, Difference | None]:
+    return {
+        name: None if row == ours else part.difference(ours, row, "mAP@all", None, draws)
+        for name, part in results.parts.items()
+    }
 
 
 def _scores(part: Results, row: str) -> dict[str, dict[str, Score]]:

@@ -42,12 +42,16 @@ class DataFreeConfig(Section):
         description="what a vector holds: the embedding, the teachers' probabilities of the matched classes (with "
         "images=none), or both side by side",
     )
-    belief_share: float = Field(0.7, gt=0, lt=1, description="readout=both: weight of the probabilities")
+    stages: int = Field(
+        2, ge=0, description="students=teachers: how many of the network's last stages the embedding holds besides"
+    )
+    stages_share: float = Field(0.5, gt=0, lt=1, description="weight of the stages in the embedding")
+    belief_share: float = Field(0.5, gt=0, lt=1, description="readout=both: weight of the probabilities")
     train: Literal["heads", "all"] = Field(
         "heads", description="students=teachers: only the map into the common space, or all weights"
     )
     mixing: float = Field(
-        0.3, ge=0, le=0.5, description="students=teachers: share of the other teacher's weights in a student's"
+        0.3, ge=0, le=0.5, description="stages: share of the other teacher's weights in the network that they are of"
     )
     crossing: bool = Field(True, description="one space for both domains; off: each student learns from its own alone")
 

@@ -69,7 +69,7 @@ class DataFreeJudge:
                 figures[f"diversity_within/{name}"] = _within(made.images[side], wanted)
             known = self.teachers.known(side).cpu()
             proxies = self.method.proxies[side].cpu()[known]
-            told = known[(self.model.embedding_of(vectors[side]) @ proxies.T).argmax(dim=1)]
+            told = known[(self.model.learned_of(vectors[side]) @ proxies.T).argmax(dim=1)]
             columns = self.teachers.columns[side].cpu()
             figures[f"agreement/{name}"] = float((columns[told] == seen).float().mean())
             if self.settings.images == "generators" and self.settings.drawn_classes:

@@ -14,8 +14,8 @@ from isthmus.models.backbones import preprocessing_of
 from isthmus.models.classifier import Classifier
 from isthmus.models.encoder import Architecture, Model
 from isthmus.models.generator import Generator
-from isthmus.models.heads import BeliefHead
-from isthmus.models.modules import DomainNorm, Encoder, Towers, active_domain, build_encoder, split_norms
+from isthmus.models.heads import JoinedHead
+from isthmus.models.modules import DomainNorm, Encoder, Towers, active_domain, build_encoder, split_norms, stage_widths
 from isthmus.models.teachers import SIDES, Teachers
 
 ENCODERS = ("query", "gallery")
@@ -59,10 +59,13 @@ class DataFreeModel(Model):
         """The encoder of a domain, for use within `active_domain`."""
         return self.encoders()[self.encoder_name(side)]
 
-    def embedding_of(self, vectors: Tensor) -> Tensor:
-        """The part of a tower's vectors (n, d) that is trained, of unit length: all but the teachers' probabilities."""
+    def learned_of(self, vectors: Tensor) -> Tensor:
+        """The part of a tower's vectors (n, d) that is trained, of unit length: neither probabilities nor stages."""
         beliefs = self.architecture.beliefs
-        return nn.functional.normalize(vectors[:, beliefs + 2 :], dim=1) if beliefs else vectors
+        if not beliefs and not self.architecture.stages:
+            return vectors
+        begin = beliefs + 2 if beliefs else 0
+        return nn.functional.normalize(vectors[:, begin : begin + self.architecture.dim], dim=1)
 
     def learned(self, network: nn.Module, side: int, images: Tensor, features: Tensor) -> Tensor:
         """What is trained of the vectors of a domain's images in [0, 1]: unit embeddings (n, d).
@@ -76,9 +79,9 @@ class DataFreeModel(Model):
         """
         with active_domain(self.encoder, side):
             if self.kept_backbones:
-                vectors: Tensor = network(features.float(), pooled=True, beliefs=False)
+                vectors: Tensor = network(features.float(), pooled=True, learned=True)
             else:
-                vectors = network(self.input_of(images), beliefs=False)
+                vectors = network(self.input_of(images), learned=True)
         return vectors
 
     def input_of(self, images: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ def build_data_free(config: RunConfig, teachers: Teachers) -> DataFreeModel:
         parts = (encoder,) if isinstance(encoder, Encoder) else _towers(encoder)
         for side, part in zip(SIDES[2 - len(parts) :], parts, strict=True):
             linear = part.head
-            if isinstance(linear, BeliefHead):
+            if isinstance(linear, JoinedHead):
                 _believe(linear, teachers, side)
                 linear = linear.embedding
             assert isinstance(linear, nn.Linear)
@@ -134,15 +137,15 @@ def build_data_free(config: RunConfig, teachers: Teachers) -> DataFreeModel:
             linear.bias.data.zero_()
             if config.data_free.train == "heads":
                 part.backbone.requires_grad_(False)
-            if part.believer is not None:
-                part.believer.requires_grad_(False)
+            if part.stager is not None:
+                part.stager.requires_grad_(False)
     made = DataFreeModel(
         architecture, encoder, looks, teachers.names, torch.zeros(2, encoder.dim), config.model.centring,
         teachers=teachers, proxies=proxies,
     )  # fmt: skip
     settings = config.data_free
-    own = isinstance(encoder, Towers) and not mixed_share(settings, teachers)
-    made.kept_backbones = own and settings.train == "heads" and config.model.freeze_norm
+    kept = settings.train == "heads" and config.model.freeze_norm
+    made.kept_backbones = kept and isinstance(encoder, Towers)
     if settings.images == "generators":
         for side, name in enumerate(GENERATORS):
             classes = len(teachers.sides[side].classes) if settings.drawn_classes else 0
@@ -151,8 +154,10 @@ def build_data_free(config: RunConfig, teachers: Teachers) -> DataFreeModel:
     return made
 
 
-def _believe(head: BeliefHead, teachers: Teachers, side: int) -> None:
+def _believe(head: JoinedHead, teachers: Teachers, side: int) -> None:
     """Give a head its teacher's classifier of the matched classes, for good."""
+    if head.classifier is None:
+        return
     for mine, theirs in zip(head.classifier.parameters(), teachers.sides[side].head(), strict=True):
         mine.data.copy_(theirs[teachers.columns[side, : teachers.matched]])
         mine.requires_grad_(False)
@@ -206,26 +211,29 @@ def _from_teachers(config: RunConfig, teachers: Teachers) -> Start:
     width = gallery.head()[0].shape[1]
     settings = config.data_free
     shared, beliefs = settings.shared, teachers.matched if settings.readout == "both" else 0
-    mixing = mixed_share(settings, teachers)
+    network = gallery.network
+    stages = len(stage_widths(getattr(network, "backbone", network), settings.stages))
+    mixing = mixed_share(settings, teachers) if stages else 0.0
     architecture = Architecture(
         gallery.backbone, width, size, domain_norm=shared, towers=not shared, beliefs=beliefs,
-        belief_share=settings.belief_share if beliefs else 0.0, believer=bool(beliefs and mixing),
+        belief_share=settings.belief_share if beliefs else 0.0, stages=stages,
+        stages_share=settings.stages_share if stages else 0.0, stager=mixing > 0,
     )  # fmt: skip
     # Of one encoder for both the norms are split below, once the weights are in.
     made = build_encoder(weights="random", **{**asdict(architecture), "domain_norm": False})
     states = [part.backbone_state() for part in (query, gallery)]
     if isinstance(made, Towers):
         for side, tower in zip(SIDES, _towers(made), strict=True):
-            tower.backbone.load_state_dict(_mixed(states[side], states[1 - side], mixing))
-            if tower.believer is not None:
-                tower.believer.load_state_dict(states[side])
+            tower.backbone.load_state_dict(states[side])
+            if tower.stager is not None:
+                tower.stager.load_state_dict(_mixed(states[side], states[1 - side], mixing))
     else:
         _load_mean(made.backbone, states)
     return architecture, made, gallery.preprocessing
 
 
 def mixed_share(settings: DataFreeConfig, teachers: Teachers) -> float:
-    """Share of the other teacher's weights in a student's: that of the settings, or 0 where mixing means nothing.
+    """Share of the other teacher's weights in what the stages are read from; 0 where mixing means nothing.
 
     A unified teacher has no other, without `crossing` each student keeps to its own, and weights of networks that
     didn't begin alike don't lie in one valley: their mean is no network.
@@ -234,8 +242,13 @@ def mixed_share(settings: DataFreeConfig, teachers: Teachers) -> float:
 
 
 def wants_mixing(settings: DataFreeConfig) -> bool:
-    """Whether the settings ask for students of mixed weights."""
-    return bool(settings.mixing) and settings.students == "teachers" and not settings.shared and settings.crossing
+    """Whether the settings ask for stages of mixed weights."""
+    return (
+        bool(settings.mixing and settings.stages)
+        and settings.students == "teachers"
+        and not settings.shared
+        and settings.crossing
+    )
 
 
 def _mixed(own: dict[str, Tensor], other: dict[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -30,7 +30,9 @@ FORMAT = 1
 Source = str | Path | Image.Image | bytes
 
 
-_LATER = (("softmax", False), ("beliefs", 0), ("belief_share", 0.0), ("believer", False))
+_LATER: tuple[tuple[str, Any], ...] = (
+    ("softmax", False), ("beliefs", 0), ("belief_share", 0.0), ("stages", 0), ("stages_share", 0.0), ("stager", False),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Architecture:
     Attributes:
         image_size: a side or (height, width).
         softmax: whether the projection ends in one: its outputs are class probabilities.
-        beliefs: how many class probabilities a vector holds besides (`BeliefHead`), `belief_share` their weight.
-        believer: whether these come from a backbone of their own.
+        beliefs: how many class probabilities a vector holds besides (`JoinedHead`), `belief_share` their weight.
+        stages: how many of the network's last stages the embedding holds besides, `stages_share` their weight in it.
+        stager: whether these come from a network of their own.
     """
 
     backbone: str
@@ -55,7 +58,9 @@ class Architecture:
     softmax: bool = False
     beliefs: int = 0
     belief_share: float = 0.0
-    believer: bool = False
+    stages: int = 0
+    stages_share: float = 0.0
+    stager: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", compact(self.image_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -45,46 +46,67 @@ def classifier(width: int, out: int, *, dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(nn.Dropout(dropout), linear)
 
 
-class BeliefHead(nn.Module):
-    """Features to one vector that holds an embedding and what a classifier believes.
+class JoinedHead(nn.Module):
+    """Features to one vector that holds an embedding and, beside it, a network's stages and a classifier's beliefs.
 
-    With embedding e (unit length) and class probabilities p, the vector is
-    `(sqrt(w) p, sqrt(w) sqrt(1 - p p), 0, sqrt(1 - w) e)`, with the second and third place exchanged on the other side:
-    both sides' vectors have unit length, and their cosine is `w p p' + (1 - w) e e'`, the probability that both show
-    one class and the embeddings' cosine.
+    With e_0, the map of the last features, and the stages' features e_1 .. e_n, each of unit length, the embedding is
+    `e = (sqrt(1 - s) e_0, sqrt(s / n) e_1, .., sqrt(s / n) e_n)`: its cosine is the mean of its parts' with these
+    weights. With class probabilities p the vector is `(sqrt(w) p, sqrt(w) sqrt(1 - p p), 0, sqrt(1 - w) e)`, with the
+    second and third place exchanged on the other side: both sides' vectors have unit length, and their cosine is
+    `w p p' + (1 - w) e e'`, the probability that both show one class and the embeddings' cosine.
 
     Args:
-        width: of the features.
-        dim: of the embedding.
-        classes: of the classifier.
+        width: of the last features.
+        dim: of e_0.
+        classes: of the classifier; 0: no probabilities, and the vector is e.
         share: w in [0, 1].
+        stages: widths of the stages' features; empty: e is e_0.
+        stages_share: s in [0, 1].
 
     Attributes:
+        out: width of the vector.
         side: 0 or 1, which of the two domains.
+
+    Example:
+        >>> head = JoinedHead(8, 6, classes=3, share=0.5, stages=(4, 4), stages_share=0.5)
+        >>> head(torch.randn(2, 8), stages=[torch.randn(2, 4), torch.randn(2, 4)]).shape
+        torch.Size([2, 19])
     """
 
     side: Tensor
 
-    def __init__(self, width: int, dim: int, classes: int, share: float) -> None:
+    def __init__(
+        self, width: int, dim: int, classes: int = 0, share: float = 0.0, stages: Sequence[int] = (),
+        stages_share: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.embedding, self.classifier = nn.Linear(width, dim), nn.Linear(width, classes)
+        self.embedding = nn.Linear(width, dim)
         nn.init.orthogonal_(self.embedding.weight)
         nn.init.zeros_(self.embedding.bias)
-        self.dim, self.share = dim, share
+        self.classifier = nn.Linear(width, classes) if classes else None
+        self.dim, self.share, self.stages_share = dim, share, stages_share
+        self.out = dim + sum(stages) + (classes + 2 if classes else 0)
         self.register_buffer("side", torch.zeros((), dtype=torch.int64))
 
     def embed(self, features: Tensor) -> Tensor:
-        """(n, width) -> (n, dim), the embedding alone, float32, unit length."""
+        """(n, width) -> (n, dim): e_0 alone, float32, unit length."""
         with torch.autocast(features.device.type, enabled=False):
             return F.normalize(self.embedding(features.float()), dim=1)
 
-    def forward(self, features: Tensor, others: Tensor | None = None) -> Tensor:
-        """(n, width) -> (n, classes + 2 + dim), float32, unit length; the classifier reads `others` where given."""
+    def forward(self, features: Tensor, stages: Sequence[Tensor] = ()) -> Tensor:
+        """(n, width) and each stage's (n, c) -> (n, out), float32, unit length."""
         with torch.autocast(features.device.type, enabled=False):
-            beliefs = self.classifier((features if others is None else others).float()).softmax(dim=1)
+            embedding = self.embed(features)
+            if stages:
+                last, each = math.sqrt(1 - self.stages_share), math.sqrt(self.stages_share / len(stages))
+                embedding = torch.cat(
+                    [last * embedding, *(each * F.normalize(part.float(), dim=1) for part in stages)], dim=1
+                )
+            if self.classifier is None:
+                return embedding
+            beliefs = self.classifier(features.float()).softmax(dim=1)
             # Not down to 0, where a root has no slope: a generator would get NaN from a teacher that is quite sure.
             rest = (1 - beliefs.square().sum(dim=1, keepdim=True)).clamp(min=1e-12).sqrt()
             slots = rest * F.one_hot(self.side, 2)
-            embedded = self.embed(features)
             both = [math.sqrt(self.share) * beliefs, math.sqrt(self.share) * slots]
-            return torch.cat([*both, math.sqrt(1 - self.share) * embedded], dim=1)
+            return torch.cat([*both, math.sqrt(1 - self.share) * embedding], dim=1)

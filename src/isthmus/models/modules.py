@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isthmus.config.sizes import Sides
 from isthmus.errors import IsthmusError
 from isthmus.models.backbones import create_backbone
-from isthmus.models.heads import BeliefHead
+from isthmus.models.heads import JoinedHead
 
 
 class Features(NamedTuple):
@@ -58,8 +58,9 @@ class Encoder(nn.Module):
         self.grid = grid
         #: whether features are the backbone's own, or pooled here from the map of its last stage
         self.maps = bool(drop_stages or grid > 1)
-        #: a backbone of its own for the class probabilities of a `BeliefHead`
-        self.believer: nn.Module | None = None
+        #: how many of the last stages a `JoinedHead` joins to the embedding, and a network of their own for these
+        self.stages = 0
+        self.stager: nn.Module | None = None
         if self.maps:
             width = last_stage(backbone, drop_stages) * grid * grid
         else:
@@ -76,22 +77,21 @@ class Encoder(nn.Module):
             self.neck.bias.requires_grad_(False)
 
     def forward(
-        self, images: Tensor, taps: bool = False, inner: bool = False, pooled: bool = False, beliefs: bool = True
+        self, images: Tensor, taps: bool = False, inner: bool = False, pooled: bool = False, learned: bool = False
     ) -> Tensor | Features:
         """(n, 3, h, w) -> (n, dim), float32, unit length; with `taps` the `Features` before that, in the same type.
 
-        With `pooled` the backbone's features (n, w) come in instead of images; without `beliefs` a vector is the
-        embedding alone.
+        With `learned` nothing but what training shapes: the map of the last features. With `pooled` these (n, w) come
+        in instead of images.
         """
         if taps:
             return self._taps(images, inner)
-        features = images if pooled else self._pooled(images)
-        if isinstance(self.head, BeliefHead):
-            if not beliefs:
-                return self.head.embed(features)
-            both: Tensor = self.head(features, None if self.believer is None else self.believer(images))
-            return both
-        features = self.neck(self.head(features))
+        if isinstance(self.head, JoinedHead):
+            if learned:
+                return self.head.embed(images if pooled else self._pooled(images))
+            joined: Tensor = self.head(*self._staged(images))
+            return joined
+        features = self.neck(self.head(images if pooled else self._pooled(images)))
         # Under autocast the norm of half-precision features would cost three digits.
         with torch.autocast(images.device.type, enabled=False):
             return F.normalize(features.float(), dim=1)
@@ -100,6 +100,19 @@ class Encoder(nn.Module):
         backbone: Any = self.backbone
         pooled: Tensor = self._cells(backbone.forward_features(images)) if self.maps else backbone(images)
         return pooled
+
+    def _staged(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last features, and each stage's: of the backbone, or of the network that is there for them."""
+        if not self.stages:
+            return self._pooled(images), []
+        backbone: Any = self.backbone
+        if self.stager is None:
+            final, maps = backbone.forward_intermediates(images, indices=self.stages)
+            pooled = backbone.forward_head(final, pre_logits=True)
+        else:
+            pooled, stager = self._pooled(images), cast(Any, self.stager)
+            maps = stager.forward_intermediates(images, indices=self.stages, intermediates_only=True)
+        return pooled, [part.mean(dim=(2, 3)) for part in maps]
 
     def _cells(self, stage: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(stage, self.grid).flatten(1)
@@ -115,6 +128,13 @@ class Encoder(nn.Module):
             pooled = self._pooled(images)
         features = self.head(pooled)
         return Features(features.float(), self.neck(features).float(), middle)
+
+
+def stage_widths(backbone: Any, stages: int) -> tuple[int, ...]:
+    """Channels of a timm backbone's last stages, the earlier first: as many as it has, at most `stages`."""
+    if not stages or not hasattr(backbone, "forward_intermediates"):
+        return ()
+    return tuple(int(info["num_chs"]) for info in getattr(backbone, "feature_info", []))[-stages:]
 
 
 def last_stage(backbone: Any, drop: int) -> int:
@@ -257,19 +277,22 @@ def build_encoder(
     softmax: bool = False,
     beliefs: int = 0,
     belief_share: float = 0.0,
-    believer: bool = False,
+    stages: int = 0,
+    stages_share: float = 0.0,
+    stager: bool = False,
 ) -> Encoder | Towers:
     """An encoder by names; see `create_backbone` for `weights` and the errors, `Architecture` for the rest."""
     encoder = Encoder(create_backbone(backbone, weights, image_size), dim, neck, drop_stages, grid)
     if softmax:
         encoder.head = nn.Sequential(encoder.head, nn.Softmax(dim=1))
-    if beliefs:
+    if beliefs or stages:
         linear = encoder.head
         assert isinstance(linear, nn.Linear)
-        encoder.head = BeliefHead(linear.in_features, dim, beliefs, belief_share)
-        encoder.dim = beliefs + 2 + dim
-        if believer:
-            encoder.believer = create_backbone(backbone, "random", image_size)
+        widths = stage_widths(encoder.backbone, stages)
+        encoder.head = JoinedHead(linear.in_features, dim, beliefs, belief_share, widths, stages_share)
+        encoder.dim, encoder.stages = encoder.head.out, len(widths)
+        if stager:
+            encoder.stager = create_backbone(backbone, "random", image_size)
     if domain_norm:
         split_norms(encoder.backbone, 2)
     if not towers:
@@ -277,6 +300,6 @@ def build_encoder(
     both = Towers(encoder)
     for side in (0, 1):
         head = both.tower(side).head
-        if isinstance(head, BeliefHead):
+        if isinstance(head, JoinedHead):
             head.side.fill_(side)
     return both
