@@ -145,7 +145,7 @@ def test_a_collapse_is_said(teachers: dict[str, str], tmp_path: Path, capsys: py
 
 def test_students_from_scratch_and_from_other_weights(teachers: dict[str, str], tmp_path: Path) -> None:
     other = {"model__backbone": "resnet14t", "model__image_size": 64, "model__freeze_norm": False}
-    made = trainer(tmp_path / "scratch", teachers, data_free__students="scratch", **other)
+    made = trainer(tmp_path / "scratch", teachers, data_free__students="scratch", **other, train__epochs=1)
     assert made.model.dim == 512 and made.model.preprocessing.size == 64  # type: ignore[attr-defined]
     made.fit()
     assert isthmus.load(tmp_path / "scratch").provenance["data_free"]

@@ -17,6 +17,7 @@ import isthmus
 from isthmus.errors import IsthmusError
 from isthmus.models.backbones import create_backbone, preprocessing_of
 from isthmus.models.encoder import Architecture, Model
+from isthmus.models.modules import Encoder, build_encoder
 
 
 def fresh(backbone: str = BATCH_NORM, *, dim: int = 16, size: int = 32, **options: bool) -> Model:
@@ -37,6 +38,23 @@ def test_vectors_are_unit_and_float32(paths: list[Path]) -> None:
         assert vectors.dtype == np.float32 and vectors.shape == (11, dim or 96)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert fresh().encode([], domain=INK).shape == (0, 16)
+
+
+@pytest.mark.parametrize("backbone", [BATCH_NORM, NO_NORM, "test_vit", "mobilenetv2_050"])
+def test_stages_of_any_backbone_lie_beside_its_last_features(backbone: str) -> None:
+    network = create_backbone(backbone, "random", 32)
+    width = int(getattr(network, "head_hidden_size", 0) or network.num_features)  # type: ignore[arg-type]
+    made = build_encoder(backbone, "random", width, 32, stages=2, stages_share=0.3).eval()
+    assert isinstance(made, Encoder) and made.stages == 2
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        last, stages = made._staged(images)
+        parts = [made.head.embed(made.backbone(images)), *(torch.nn.functional.normalize(part) for part in stages)]  # type: ignore[operator]
+        vectors = made(images)
+    assert torch.allclose(last, made.backbone(images), atol=1e-5)
+    alike = [part @ part.T for part in parts]
+    assert torch.allclose(vectors @ vectors.T, 0.7 * alike[0] + 0.15 * (alike[1] + alike[2]), atol=1e-5)
+    assert vectors.shape[1] == made.dim == width + sum(part.shape[1] for part in stages)
 
 
 @pytest.mark.parametrize("backbone", [BATCH_NORM, NO_NORM, "test_vit"])

@@ -5,8 +5,8 @@
 
 Results (one small JSON a run) are kept here in results/, in `SETTINGS/KNOWN-OVERLAP/SETTING/ROW/SEED.json`, and
 `table.py` makes the tables from them; teachers and runs go to SCRATCH. The order is such that any prefix of it gives
-an honest table: the core rows with independent teachers, seed after seed; then a unified one; then the larger sets;
-then the curve over overlaps; then the ablation.
+an honest table: the core rows with independent teachers, seed after seed; then a unified one; then, again seed after
+seed, the larger sets, the curve over overlaps and the ablation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 CORE = tuple(row.name for row in ROWS if row.term is None)
 ABLATION = ("data-free", *(row.name for row in ROWS if row.term is not None))
-CURVE = ("data-free", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
+CURVE = ("data-free", "embedding-only", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
 OVERLAPS = (0.2, 0.5, 0.8)
 ONCE = 125  # classes with which one seed is enough
 
@@ -97,16 +97,14 @@ def plan(options: argparse.Namespace) -> list[Job]:
         for seed in options.seeds:
             for regime, known in sizes.items():
                 add(regime, known[0], 1.0, setting, CORE, seed)
+    last = options.settings[-1]
     for seed in options.seeds:
         for regime, known in sizes.items():
             for count in known[1:]:
                 if count < ONCE or seed == options.seeds[0]:
                     add(regime, count, 1.0, "independent", CORE, seed)
-    last = options.settings[-1]
-    for seed in options.seeds:
         for overlap in OVERLAPS:
             add(last, sizes[last][0], overlap, "independent", CURVE, seed)
-    for seed in options.seeds:
         add(last, sizes[last][0], 1.0, "independent", ABLATION, seed)
     return list(jobs.values())
 

@@ -14,7 +14,7 @@ from isthmus.benchmark.table import percent, points
 
 HERE = Path(__file__).parent
 SETTINGS = ("independent", "unified")
-CURVE = ("data-free", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
+CURVE = ("data-free", "embedding-only", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
 
 
 def cells(regime: str) -> Iterator[tuple[int, int, DataFreeResults]]:
