@@ -12,6 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from cli_zoo import World
 
+# No test needs a hub; where none can be reached, each try would wait the better part of a minute.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

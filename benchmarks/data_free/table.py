@@ -5,6 +5,7 @@ python benchmarks/data_free/table.py > benchmarks/data_free/README.md
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,26 @@ def curve(regime: str) -> None:
         print()
 
 
+def convergence(regime: str) -> None:
+    """What `curve.py` found: mAP of both directions' mean after each epoch."""
+    for file in sorted((HERE / "results" / "curves").glob(f"{regime}-*.json")):
+        known, seed, epochs = file.stem.split("-")[-3:]
+        record = json.loads(file.read_text(encoding="utf-8"))
+        heads = [f"{part}, {what}" for part, values in record["curve"][0].items() if part != "epoch" for what in values]
+        print(f"### {known} classes, seed {seed}: mAP (both directions) over a run of {epochs} epochs\n")
+        print(f"{record['steps_per_epoch']} steps an epoch; epoch 0 is untrained.\n")
+        print("| epoch | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 1))
+        for point in record["curve"]:
+            cells = [percent_of(x) for part, values in point.items() if part != "epoch" for x in values.values()]
+            print("| " + " | ".join([str(point["epoch"]), *cells]) + " |")
+        print()
+
+
+def percent_of(value: float) -> str:
+    """Percent with one digit."""
+    return f"{100 * value:.1f}"
+
+
 def made(regime: str) -> str:
     """Machines, dates, the number of runs and processor time; the teachers' is not in it."""
     records = [one for _, _, found in cells(regime) for runs in found.rows.values() for one in runs.values()]
@@ -75,6 +96,7 @@ def main() -> None:
                 print(f"### {known} classes, {found.setting}\n")
                 print(data_free_markdown(compile_data_free(found), found, level=4))
         curve(regime)
+        convergence(regime)
 
 
 if __name__ == "__main__":

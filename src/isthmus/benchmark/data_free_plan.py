@@ -45,13 +45,13 @@ class DataFreePlanner:
         self.results = self.results.absolute()
         self._folder = make_folder((self.tables or self.work / "tables").absolute())
         wanted = {KNOWN: self.protocol.known, HELD_OUT: self.protocol.held_out}
-        self._tests: dict[str, Path] = {}
+        self.tests: dict[str, Path] = {}
         for name, classes in wanted.items():
             if not classes:
                 continue
             splits = ("test",) if name == KNOWN else ()  # of held-out classes no image was learned from
             rows = [row for part in self._sides for row in part.of(classes, *splits)]
-            self._tests[name] = self._save(f"test-{name}", [replace(row, split="test") for row in rows])
+            self.tests[name] = self._save(f"test-{name}", [replace(row, split="test") for row in rows])
 
     @property
     def _sides(self) -> tuple[Any, Any]:
@@ -129,7 +129,7 @@ class DataFreePlanner:
     def _teacher(self, kind: Teacher, seed: int, tables: dict[str, Path]) -> Job:
         config = absolute_paths(self.protocol.teacher(kind, seed, tables))
         domains = [domain.name for domain in (config.data.query, config.data.gallery) if domain is not None]
-        read = [str(self._tests[KNOWN]), *(str(tables[name]) for name in domains)]
+        read = [str(self.tests[KNOWN]), *(str(tables[name]) for name in domains)]
         key = fingerprint([settings_fingerprint(config), *(self._prints[path] for path in read)])
         steps = config.train.steps_per_epoch
         if steps is None:
@@ -145,14 +145,14 @@ class DataFreePlanner:
             result=None,
             key=key,
             steps=steps * config.train.epochs,
-            measure=MeasureTeacher(self._tests[KNOWN]),
+            measure=MeasureTeacher(self.tests[KNOWN]),
             keep=self.keep,
             lasting=True,
         )
 
     def _row(self, row: DataFreeRow, setting: Setting, seed: int, config: RunConfig, needs: Mapping[str, Job]) -> Job:
         key = [row.name, settings_fingerprint(config), *(job.key for job in needs.values())]
-        key += [self._prints[str(path)] for path in self._tests.values()]
+        key += [self._prints[str(path)] for path in self.tests.values()]
         key += [self._alternative(config)] if row.looks == "alternative" else []
         steps = config.train.epochs * (config.train.steps_per_epoch or 100)
         measured = needs["data_free.bank"].run if row.of_method and not row.bank else None
@@ -167,7 +167,7 @@ class DataFreePlanner:
             key=fingerprint(key),
             steps=0 if config.data_free.images == "none" or measured else steps,
             needs={name: job.run for name, job in needs.items()},
-            measure=MeasureRow(self._tests[KNOWN], self._tests.get(HELD_OUT), row.dot, row.part),
+            measure=MeasureRow(self.tests[KNOWN], self.tests.get(HELD_OUT), row.dot, row.part),
             keep=self.keep,
             measured=measured,
         )
@@ -196,7 +196,7 @@ class DataFreePlanner:
         }
 
     def _counts(self) -> dict[str, list[int]]:
-        loaded = {name: Manifest.load(path) for name, path in self._tests.items()}
+        loaded = {name: Manifest.load(path) for name, path in self.tests.items()}
         return {
             name: [len(table.select(domain=domain)) for domain in self.protocol.names] for name, table in loaded.items()
         }
@@ -217,7 +217,7 @@ class DataFreePlanner:
             "teachers": settings_fingerprint(self.protocol.teacher("photo", 0, {})),
         }
         queries = {
-            name: queries_of_classes(Manifest.load(path), self.protocol.names) for name, path in self._tests.items()
+            name: queries_of_classes(Manifest.load(path), self.protocol.names) for name, path in self.tests.items()
         }
         for setting in settings:
             folder = self.results / setting
