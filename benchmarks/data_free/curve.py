@@ -4,7 +4,7 @@
         --settings benchmarks/data_free/sketchy.yaml --known 10 --seed 0 --epochs 20
 
 It starts from the teachers that `run.py` left in SCRATCH, or makes them; the curve goes to results/curves/, and
-`table.py` prints it. The learning rate falls with the run, so the tenth epoch of a run of 20 is not the last of one of 10.
+`table.py` prints it. The learning rate falls with the run: the tenth epoch of 20 is not the last of 10.
 """
 
 from __future__ import annotations
