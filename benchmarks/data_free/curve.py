@@ -76,17 +76,20 @@ def main() -> None:
     folder = options.work / "curves" / f"{options.settings.stem}-{options.known}-{options.seed}-{options.epochs}"
     shutil.rmtree(folder, ignore_errors=True)
     trainer = Trainer(config, folder)
-    model, keep = trainer.model, trainer.method.keep
+    model, judge = trainer.model, trainer.judge
     assert isinstance(model, DataFreeModel)
     tables = {name: Manifest.load(path) for name, path in made.tests.items() if name in (KNOWN, HELD_OUT)}
     curve: list[dict[str, Any]] = []
+    verdict = judge.verdict
 
-    def look(verdict: Any) -> None:
-        keep(verdict)
-        curve.append({"epoch": len(curve), **measured(model, tables)})
+    def look() -> Any:
+        # Asked after each epoch, and of the untrained students before the first.
+        found = verdict()
+        curve.append({"epoch": trainer.progress.epoch, **measured(model, tables)})
         print(curve[-1], flush=True)
+        return found
 
-    trainer.method.keep = look  # type: ignore[method-assign]
+    judge.verdict = look  # type: ignore[method-assign]
     trainer.fit()
     name = f"{options.settings.stem}-{options.known}-{options.seed}-{options.epochs}.json"
     record = {"machine": machine(), "steps_per_epoch": config.train.steps_per_epoch, "curve": curve}
