@@ -61,8 +61,7 @@ def run(pacs: dict[str, Any], folder: Path, **changes: Any) -> Model:
 
 def precision(model: Model, pacs: dict[str, Any], *, learned: bool = False) -> float:
     """mAP@all of both directions' mean, of the whole vectors or of what is learned of them."""
-    beliefs = model.architecture.beliefs
-    begin = beliefs + 2 if beliefs else 0
+    begin = model.architecture.begin
     part = slice(begin, begin + model.architecture.dim) if learned else slice(None)
     vectors, labels, ids = {}, {}, {}
     for domain, images in pacs["judged"].items():
@@ -88,7 +87,8 @@ def test_it_learns_from_classifiers_alone(pacs: dict[str, Any], tmp_path: Path) 
     both, learned = precision(made, pacs), precision(made, pacs, learned=True)
     print(f"{pretrained=:.3f} {own=:.3f} {posteriors=:.3f} {before=:.3f} {learned=:.3f} {both=:.3f}")
     assert learned > before + 0.06 and learned > max(pretrained, own) + 0.15
-    assert both > learned + 0.02 and both > posteriors + 0.01
+    assert both > max(pretrained, own) + 0.3 and both > before + 0.15
+    assert both > learned + 0.03 and both > posteriors + 0.01
 
 
 #: what a term is for: the setting that it is switched off by, those of both runs, and a figure that falls without it

@@ -29,11 +29,11 @@ from isthmus.train.trainer import Trainer
 
 def measured(model: DataFreeModel, tables: dict[str, Manifest]) -> dict[str, dict[str, float]]:
     """mAP@all of both directions' mean: of whole vectors, of the embedding alone, of the trained map alone."""
-    beliefs, width = model.architecture.beliefs, model.architecture.dim
+    begin, width = model.architecture.begin, model.architecture.dim
     parts = {
         "vectors": slice(None),
-        "embedding": slice(beliefs + 2, None),
-        "trained map": slice(beliefs + 2, beliefs + 2 + width),
+        "embedding": slice(begin, None),
+        "trained map": slice(begin, begin + width),
     }
     found: dict[str, dict[str, float]] = {}
     for name, table in tables.items():

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+
+from run import CURVE, HERE
 
 from isthmus.benchmark.data_free_grids import data_free_markdown
 from isthmus.benchmark.data_free_table import SETS, DataFreeResults, compile_data_free
 from isthmus.benchmark.table import percent, points
 
-HERE = Path(__file__).parent
 SETTINGS = ("independent", "unified")
-CURVE = ("data-free", "embedding-only", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
 
 
 def cells(regime: str) -> Iterator[tuple[int, int, DataFreeResults]]:

@@ -95,7 +95,7 @@ class MeasureRow:
         if self.dot:
             vectors = [probabilities(part) for part in vectors]
         if self.part:
-            vectors = [without_beliefs(part, model.architecture.beliefs) for part in vectors]
+            vectors = [embeddings(part, model.architecture.begin) for part in vectors]
         sides = []
         for asks, answers in ((0, 1), (1, 0)):
             result = _measured(vectors[asks], vectors[answers], rows[asks], rows[answers], dot=self.dot)
@@ -129,14 +129,14 @@ def probabilities(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors / total
 
 
-def without_beliefs(vectors: NDArray[np.float32], beliefs: int) -> NDArray[np.float32]:
-    """The embedding, of unit length, in vectors that begin with so many probabilities and the two places after them.
+def embeddings(vectors: NDArray[np.float32], begin: int) -> NDArray[np.float32]:
+    """What begins at a place of the vectors, of unit length.
 
     Example:
-        >>> without_beliefs(np.array([[0.8, 0, 0, 0.36, 0.48]], dtype=np.float32), 1).round(3).tolist()
+        >>> embeddings(np.array([[0.8, 0, 0, 0.36, 0.48]], dtype=np.float32), 3).round(3).tolist()
         [[0.6000000238418579, 0.800000011920929]]
     """
-    embedding = vectors[:, beliefs + 2 :]
+    embedding = vectors[:, begin:]
     unit: NDArray[np.float32] = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
     return unit
 

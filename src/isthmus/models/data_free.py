@@ -61,10 +61,7 @@ class DataFreeModel(Model):
 
     def learned_of(self, vectors: Tensor) -> Tensor:
         """The part of a tower's vectors (n, d) that is trained, of unit length: neither probabilities nor stages."""
-        beliefs = self.architecture.beliefs
-        if not beliefs and not self.architecture.stages:
-            return vectors
-        begin = beliefs + 2 if beliefs else 0
+        begin = self.architecture.begin
         return nn.functional.normalize(vectors[:, begin : begin + self.architecture.dim], dim=1)
 
     def learned(self, network: nn.Module, side: int, images: Tensor, features: Tensor) -> Tensor:

@@ -65,6 +65,11 @@ class Architecture:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", compact(self.image_size))
 
+    @property
+    def begin(self) -> int:
+        """Where the embedding begins in a vector: behind the probabilities and their two further places."""
+        return self.beliefs + 2 if self.beliefs else 0
+
     def description(self) -> dict[str, Any]:
         """As `config.json` has it: what came later is written only where it is used, so fingerprints stay."""
         values = asdict(self)
