@@ -120,7 +120,9 @@ def test_images_of_folders_serve_as_alternative_data_and_as_upper_bound(
         "data_free__images": "folders", "train__batch_size": 4,
     }  # fmt: skip
     for labels in ("teachers", "given"):
-        made = trainer(tmp_path / labels, teachers, **data, data_free__labels=labels)
+        everything = {"data_free__train": "all", "data_free__readout": "embedding", "data_free__stages": 0}
+        more = everything if labels == "given" else {}
+        made = trainer(tmp_path / labels, teachers, **data, **more, data_free__labels=labels)
         assert "is not data-free" in " ".join(made.data.notes)
         batch = made.method.load(made.method.epoch(0)[0])
         assert batch.views[0].shape == (8, 3, 32, 32)  # two of the students' steps
@@ -128,6 +130,13 @@ def test_images_of_folders_serve_as_alternative_data_and_as_upper_bound(
         assert not isthmus.load(tmp_path / labels).provenance["data_free"]
     given = made.method._pictures(batch, 0, torch.Generator())  # type: ignore[attr-defined]
     assert set(given.codes[0].tolist()) <= {0, 1} and not given.pairs
+    terms = made.method.students.losses(given)  # type: ignore[attr-defined]
+    sides = [made.method.students._vectors(side, given.images[side], []) for side in (0, 1)]  # type: ignore[attr-defined]
+    # The folders say which belong together, not the teachers.
+    same = (given.codes[0][:, None] == given.codes[1]).float()
+    rows = -(same * (sides[0] @ sides[1].T / 0.07).log_softmax(1)).sum(1) / same.sum(1).clamp(min=1)
+    columns = -(same * (sides[0] @ sides[1].T / 0.07).log_softmax(0)).sum(0) / same.sum(0).clamp(min=1)
+    torch.testing.assert_close(terms["contrast"], (rows.mean() + columns.mean()) / 2, rtol=0.02, atol=0.002)
     short = batch._replace(views=tuple(x[:3] for x in batch.views), codes=tuple(x[:3] for x in batch.codes))
     again = made.method._pictures(short, 1, torch.Generator())  # type: ignore[attr-defined]
     assert torch.equal(again.codes[0], batch.codes[0][[1, 2, 0, 1]]) and len(again.images[1]) == 4

@@ -5,8 +5,8 @@
 
 Results (one small JSON a run) are kept here in results/, in `SETTINGS/KNOWN-OVERLAP/SETTING/ROW/SEED.json`, and
 `table.py` makes the tables from them; teachers and runs go to SCRATCH. The order is such that any prefix of it gives
-an honest table: the core rows with independent teachers, seed after seed; then a unified one; then, again seed after
-seed, the larger sets, the curve over overlaps and the ablation.
+an honest table: seed after seed the core rows with independent teachers, with a unified one, the ablation, the curve
+over overlaps and the larger sets; of the largest only what is measured on the method's run or not trained.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ SEEDS = (0, 1, 2)
 CORE = tuple(row.name for row in ROWS if row.term is None)
 ABLATION = ("data-free", *(row.name for row in ROWS if row.term is not None))
 CURVE = ("data-free", "embedding-only", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
+ONCE_ROWS = tuple(
+    row.name for row in ROWS if row.term is None and ((row.of_method and not row.bank) or row.students == "teachers")
+)
 OVERLAPS = (0.2, 0.5, 0.8)
 ONCE = 125  # classes with which one seed is enough
 
@@ -92,20 +95,19 @@ def plan(options: argparse.Namespace) -> list[Job]:
             jobs.setdefault(job.result or job.run, job)
 
     sizes = {regime: [int(known) for known in read_yaml(regime)["known"]] for regime in options.settings}
+    last = options.settings[-1]
     settings: tuple[Setting, Setting] = ("independent", "unified")
-    for setting in settings:
-        for seed in options.seeds:
+    for seed in options.seeds:
+        for setting in settings:
             for regime, known in sizes.items():
                 add(regime, known[0], 1.0, setting, CORE, seed)
-    last = options.settings[-1]
-    for seed in options.seeds:
+        add(last, sizes[last][0], 1.0, "independent", ABLATION, seed)
+        for overlap in OVERLAPS:
+            add(last, sizes[last][0], overlap, "independent", CURVE, seed)
         for regime, known in sizes.items():
             for count in known[1:]:
                 if count < ONCE or seed == options.seeds[0]:
-                    add(regime, count, 1.0, "independent", CORE, seed)
-        for overlap in OVERLAPS:
-            add(last, sizes[last][0], overlap, "independent", CURVE, seed)
-        add(last, sizes[last][0], 1.0, "independent", ABLATION, seed)
+                    add(regime, count, 1.0, "independent", CORE if count < ONCE else ONCE_ROWS, seed)
     return list(jobs.values())
 
 

@@ -38,7 +38,8 @@ class Students:
     def losses(self, batch: Pictures) -> dict[str, Tensor]:
         """The weighted terms of a batch on the run's device; those of weight 0 are not computed."""
         settings, names = self.settings, self.teachers.names
-        told = settings.distillation_weight or settings.contrast_weight or self.method.model.kept_backbones
+        guessed = settings.contrast_weight and settings.labels == "teachers"
+        told = settings.distillation_weight or guessed or self.method.model.kept_backbones
         answers = self._answers(batch) if told else []
         vectors = [self._vectors(side, batch.images[side], answers) for side in SIDES]
         logits = [part.logits.float() for part in answers]
@@ -54,8 +55,7 @@ class Students:
                 loss = self._distillation(side, vectors[side], logits[side])
                 terms[f"distillation/{names[side]}"] = settings.distillation_weight * loss
         if settings.contrast_weight and settings.crossing:
-            places = self.teachers.columns[:, : self.teachers.matched]
-            beliefs = [part.softmax(dim=1)[:, columns] for part, columns in zip(logits, places, strict=True)]
+            beliefs = self._beliefs(batch, logits)
             loss = posterior_contrast(vectors[0], vectors[1], beliefs[0], beliefs[1], settings.temperature)
             terms["contrast"] = settings.contrast_weight * loss
         if settings.queue_weight and settings.crossing and batch.pairs:
@@ -63,6 +63,15 @@ class Students:
             terms["queue"] = settings.queue_weight * loss
             self._latest = (vectors[1].detach(), vectors[0].detach(), batch)
         return terms
+
+    def _beliefs(self, batch: Pictures, logits: list[Tensor]) -> list[Tensor]:
+        """(n, matched) of each domain: probabilities of the matched classes, as the teachers or the labels say."""
+        matched = self.teachers.matched
+        if self.settings.labels == "given":
+            classes = torch.arange(matched, device=batch.codes[0].device)
+            return [(codes[:, None] == classes).float() for codes in batch.codes]
+        places = self.teachers.columns[:, :matched]
+        return [part.softmax(dim=1)[:, columns] for part, columns in zip(logits, places, strict=True)]
 
     def _vectors(self, side: int, images: Tensor, answers: list[Answers]) -> Tensor:
         model = self.method.model
