@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 CORE = tuple(row.name for row in ROWS if row.term is None)
 ABLATION = ("data-free", *(row.name for row in ROWS if row.term is not None))
-CURVE = ("data-free", "embedding-only", "own-features", "posteriors-dot", "posteriors-features", "upper-bound")
+CURVE = ("data-free", "embedding-only", "own-features", "posteriors-dot", "posteriors-features")
 ONCE_ROWS = tuple(
     row.name for row in ROWS if row.term is None and ((row.of_method and not row.bank) or row.students == "teachers")
 )

@@ -101,8 +101,8 @@ ROWS: tuple[DataFreeRow, ...] = (
     DataFreeRow("alternative", "alternative data", {"data_free.images": "folders", **_EMBEDDING}, looks="alternative"),
     DataFreeRow(
         UPPER, "upper bound (real images)",
-        {"data_free.images": "folders", "data_free.labels": "given", "data_free.proxy_weight": 1.0,
-         "data_free.distillation_weight": 0.0, **_ENCODERS}, looks="private",
+        {"data_free.images": "folders", "data_free.labels": "given", "data_free.train": "all",
+         "data_free.proxy_weight": 1.0, "data_free.distillation_weight": 0.0}, looks="private",
     ),
     DataFreeRow("data-free-scratch", "data-free, from scratch", _ENCODERS, "scratch", bank=True),
     DataFreeRow("data-free-weights", "data-free, from pretrained", _ENCODERS, "weights", bank=True),
