@@ -85,7 +85,7 @@ def test_each_row_changes_what_its_name_says(images: Path) -> None:
             "train": "all",
             "proxy_weight": 1.0,
             "distillation_weight": 0.0,
-        },  # fmt: skip
+        },
         "data-free-scratch": {"students": "scratch", "readout": "embedding", "train": "all", "stages": 0},
         "data-free-weights": {"students": "weights", "readout": "embedding", "train": "all", "stages": 0},
         "embedding-only": {},
