@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # No test needs a hub; where none can be reached, each try would wait the better part of a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Workers side by side (pytest -n) share the cores, each with its part of them: read when torch is first imported.
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(scope="session")

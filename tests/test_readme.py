@@ -56,7 +56,8 @@ def test_ci_runs_the_readmes_test_command() -> None:
             [awk, "-v", "mark=<!-- command: test -->", program[1], "README.md"],
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert done.stdout.strip() == blocks("bash", marked=True)["test"] == "pip install '.[test]' && pytest"
+        wanted = "pip install '.[test]' && pytest -n 2 --dist loadfile"
+        assert done.stdout.strip() == blocks("bash", marked=True)["test"] == wanted
 
 
 def test_the_demo_runs(tmp_path: Path) -> None:
