@@ -35,6 +35,7 @@ ONCE_ROWS = tuple(
     row.name for row in ROWS if row.term is None and ((row.of_method and not row.bank) or row.students == "teachers")
 )
 OVERLAPS = (0.2, 0.5, 0.8)
+PARTS = ("independent", "unified", "ablation", "overlaps", "sizes")
 ONCE = 125  # classes with which one seed is enough
 
 
@@ -100,13 +101,15 @@ def plan(options: argparse.Namespace) -> list[Job]:
     for seed in options.seeds:
         for setting in settings:
             for regime, known in sizes.items():
-                add(regime, known[0], 1.0, setting, CORE, seed)
-        add(last, sizes[last][0], 1.0, "independent", ABLATION, seed)
-        for overlap in OVERLAPS:
+                if setting in options.parts:
+                    add(regime, known[0], 1.0, setting, CORE, seed)
+        if "ablation" in options.parts:
+            add(last, sizes[last][0], 1.0, "independent", ABLATION, seed)
+        for overlap in OVERLAPS if "overlaps" in options.parts else ():
             add(last, sizes[last][0], overlap, "independent", CURVE, seed)
         for regime, known in sizes.items():
             for count in known[1:]:
-                if count < ONCE or seed == options.seeds[0]:
+                if "sizes" in options.parts and (count < ONCE or seed == options.seeds[0]):
                     add(regime, count, 1.0, "independent", CORE if count < ONCE else ONCE_ROWS, seed)
     return list(jobs.values())
 
@@ -121,6 +124,7 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, nargs="+", required=True, help="pacs.yaml, sketchy.yaml")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="default: results/ here")
     parser.add_argument("--rows", nargs="*", default=names, choices=names)
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the runs in order, and stop")
