@@ -57,6 +57,19 @@ class FakeModel:
         return vector / np.linalg.norm(vector)
 
 
+class Other(FakeModel):
+    """Another model: one of another width, or of the same, and of other neighbours."""
+
+    def __init__(self, name: str = "other", before: Callable[[int], None] | None = None, dim: int = 20) -> None:
+        super().__init__(name, before)
+        self.dim = dim
+        self.turn = np.random.default_rng(dim).normal(size=(FakeModel.dim, dim))
+
+    def one(self, image: Image.Image, domain: str) -> np.ndarray[Any, Any]:
+        vector = super().one(image, domain) @ self.turn
+        return vector / np.linalg.norm(vector)
+
+
 def picture(path: Path, seed: int) -> Path:
     """A PNG of 4 x 4 squares of random colours; equal seeds give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)

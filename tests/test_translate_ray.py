@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import translators_zoo
+from ray_zoo import ray_host
 from translators_zoo import NAME, contents
 
 from isthmus.data.manifest import Manifest
@@ -27,14 +25,6 @@ from isthmus.translate.run import run_translation
 
 COUNT = 48
 ZOO = Path(translators_zoo.__file__)
-HOST = """
-import ray, sys
-ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, object_store_memory=80 * 2**20,
-         _temp_dir=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
-print(ray.get_runtime_context().gcs_address, flush=True)
-sys.stdin.read()
-ray.shutdown()
-"""
 
 
 @dataclass(frozen=True)
@@ -61,28 +51,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("ray")
     for name in ("home", "pids"):
         (folder / name).mkdir()
-    scratch = tempfile.mkdtemp(prefix="r-", dir="/tmp")  # sockets lie in it: their paths may not be long
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    paths = os.pathsep.join(filter(None, (str(ZOO.parent), os.environ.get("PYTHONPATH"))))
-    environment |= {
-        "HOME": str(folder / "home"), "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_BACKEND_LOG_LEVEL": "fatal",
-    }  # fmt: skip
-    host = subprocess.Popen(
-        [sys.executable, "-c", HOST, scratch], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, text=True,
-        env=environment,
-    )  # fmt: skip
-    try:
-        assert host.stdout is not None
-        address = host.stdout.readline().strip()
-        assert address, "Ray did not start"
-        yield World(address, environment, translators_zoo.pictures(folder / "photos", COUNT), folder / "pids")
-    finally:
-        try:
-            host.communicate("", timeout=30)
-        except subprocess.TimeoutExpired:
-            host.kill()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with ray_host(folder / "home", gpus=2) as host:
+        photos = translators_zoo.pictures(folder / "photos", COUNT)
+        yield World(host.address, host.environment, photos, folder / "pids")
 
 
 @pytest.fixture
@@ -155,7 +126,10 @@ def test_a_workers_sentence_arrives_and_shards_go_together(world: World, photos:
 def test_local(world: World, photos: Manifest, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "isthmus.cli.main", "translate", "--source", f"photo={world.photos}"]
     command += ["--target", "sketch", "--split", "all", "--set", "direction=lines", "--out", "out", "--ray", "local"]
-    environment = {name: value for name, value in world.environment.items() if not name.startswith("RAY_")}
+    kept = "RAY_worker_niceness"  # the rest is for the command to say
+    environment = {
+        name: text for name, text in world.environment.items() if not name.startswith("RAY_") or name == kept
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
     assert done.returncode == 0 and f"{COUNT} counterparts" in done.stdout, done.stderr
     run_translation(photos, "sketch", tmp_path / "one", settings={"direction": "lines"}, workers=0)

@@ -135,30 +135,29 @@ def test_what_travels_arrives() -> None:
 def test_a_lost_race_for_rays_own_actors_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drivers that start at once race for actors that Ray Data shares among them; the loser begins anew."""
     ray = pytest.importorskip("ray")
-    from isthmus.translate import ray_pool
+    from isthmus.translate import ray_stream
 
     waited: list[float] = []
-    monkeypatch.setattr(ray_pool.time, "sleep", waited.append)
+    monkeypatch.setattr(ray_stream.time, "sleep", waited.append)
     failures: list[Exception] = []
     taken = ray.exceptions.ActorAlreadyExistsError("The name is already taken")
     rows = [{DONE: b"1", ERROR: b""}, {DONE: b"2", ERROR: b""}]
 
-    def late(texts: Any, errand: Any, share: Any) -> Iterator[dict[str, bytes]]:
+    def late() -> Iterator[dict[str, bytes]]:
         yield rows[0]
         raise taken
 
-    def fails(texts: Any, errand: Any, share: Any) -> Iterator[dict[str, bytes]]:
+    def fails() -> Iterator[dict[str, bytes]]:
         if failures:
             raise failures.pop()
         yield from rows
 
     def begin(*wrong: Exception) -> list[dict[str, bytes]]:
         failures[:] = wrong
-        return list(cluster._rows(fails, [], None, None))
+        return list(ray_stream.begun_anew(fails, "here:1"))
 
-    cluster: Any = ray_pool.Cluster("here:1")
     with pytest.raises(IsthmusError, match=r"already taken.*run the same command again"):
-        list(cluster._rows(late, [], None, None))  # a row was there already: this is another failure
+        list(ray_stream.begun_anew(late, "here:1"))  # a row was there already: this is another failure
     assert begin() == rows and not waited
     assert begin(ValueError("gone"), taken) == rows and waited == [1.0, 2.0]
     with pytest.raises(IsthmusError, match=r"here:1 failed \(gone\)"):

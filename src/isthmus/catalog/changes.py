@@ -1,9 +1,12 @@
-"""What a run of `add` or `sync` was asked for, and what it did."""
+"""What a run of `add`, `sync` or `reembed` was asked for, and what it did."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from isthmus.catalog.overlap import Overlap
 
 
 @dataclass(frozen=True)
@@ -59,4 +62,37 @@ class Changes:
 
     def to_dict(self) -> dict[str, Any]:
         """The changes as plain values."""
+        return asdict(self)
+
+
+@dataclass
+class Reembedding:
+    """What `reembed` did.
+
+    Attributes:
+        old: fingerprint of the model before.
+        new: of the model now.
+        items: in the new table.
+        embedded: images that this run embedded; those of an earlier, interrupted run are not among them.
+        gone: items without a new vector, because their image is gone or unreadable, with the reason.
+        changed: ids of items whose image file is another than when it was indexed; the vector is of the new one.
+        overlap: how the first hits changed; None where there was too little to compare, or an earlier run switched.
+        switched: whether the catalog is of the new model now.
+        carried: items that others changed during the switch, carried over.
+        version: the catalog's newest version.
+    """
+
+    old: str
+    new: str
+    items: int = 0
+    embedded: int = 0
+    gone: list[Bad] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    overlap: Overlap | None = None
+    switched: bool = False
+    carried: int = 0
+    version: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
         return asdict(self)

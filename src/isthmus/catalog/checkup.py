@@ -11,7 +11,8 @@ import numpy as np
 
 from isthmus.catalog.columns import checksum, matrix
 from isthmus.catalog.items import Items
-from isthmus.catalog.table import Facts, is_remote
+from isthmus.catalog.storage import is_remote
+from isthmus.catalog.table import Facts
 from isthmus.data.files import content_hash, exists, show_name
 from isthmus.data.manifest import some_of
 from isthmus.errors import IsthmusError

@@ -168,7 +168,7 @@ def parse_texts(texts: list[str]) -> list[Value]:
         try:
             for text in filled:
                 parse(text)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):  # the last: a time beyond the years once it is in UTC
             continue
         return [parse(text.strip()) if text.strip() else None for text in texts]
     return [text if text.strip() else None for text in texts]

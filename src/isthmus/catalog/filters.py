@@ -200,6 +200,9 @@ def _time(value: Literals, name: str) -> dt.datetime:
             moment = dt.datetime.fromisoformat(value[:-1] + "+00:00" if value.endswith("Z") else value)
         except ValueError:
             moment = False
-    if not isinstance(moment, dt.datetime):
-        raise IsthmusError(f"The column '{name}' holds times: write for example  {name} > '2026-01-31 12:00'")
-    return moment.astimezone(dt.timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment
+    try:
+        if isinstance(moment, dt.datetime):
+            return moment.astimezone(dt.timezone.utc).replace(tzinfo=None) if moment.tzinfo else moment
+    except OverflowError:  # before the first or after the last year once it is in UTC
+        pass
+    raise IsthmusError(f"The column '{name}' holds times: write for example  {name} > '2026-01-31 12:00'")

@@ -9,6 +9,7 @@ from isthmus.catalog.columns import Value
 from isthmus.catalog.embed import Embedder, check_domain
 from isthmus.catalog.items import Items
 from isthmus.catalog.metadata import Metadata, Source, manifest_kinds
+from isthmus.catalog.reading import Reader
 from isthmus.catalog.sync import Writer
 from isthmus.catalog.table import Facts
 from isthmus.data.manifest import Manifest, Row, absolute
@@ -52,8 +53,9 @@ def write_images(
     domain: str | None,
     metadata: Source | None,
     options: Options,
+    reader: Reader | None = None,
 ) -> Changes:
-    """`Catalog.add` and, with `options.prune`, `Catalog.sync`."""
+    """`Catalog.add` and, with `options.prune`, `Catalog.sync`; `reader` as in `isthmus.catalog.sync.Writer`."""
     manifest = read_images(images, facts, domain)
     base = None if isinstance(images, Manifest) else absolute(images)
     kinds = manifest_kinds(manifest)
@@ -80,6 +82,7 @@ def write_images(
         centring=facts.centring,
         options=options,
         folder=base,
+        reader=reader,
     ).run()
     changes.unmatched = tables[-1].unmatched if metadata is not None else 0
     changes.index = items.tidy(facts.index_above)

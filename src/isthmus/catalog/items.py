@@ -23,6 +23,8 @@ from isthmus.catalog.columns import (
 )
 from isthmus.catalog.embed import Vectors
 from isthmus.catalog.filters import ids_in
+from isthmus.catalog.handle import Source
+from isthmus.catalog.history import merge_files
 from isthmus.catalog.table import explained
 from isthmus.errors import IsthmusError
 
@@ -37,19 +39,39 @@ class Items:
 
     Attributes:
         place: where the catalog is.
-        table: the LanceDB table.
+        source: gives the LanceDB table, see `isthmus.catalog.handle`.
         dim: width of a vector.
     """
 
-    def __init__(self, place: str, table: Any, dim: int) -> None:
-        self.place, self.table, self.dim = place, table, dim
+    def __init__(self, place: str, source: Source, dim: int) -> None:
+        self.place, self.source, self.dim = place, source, dim
         self._kept: dict[str, tuple[int, Any]] = {}
+
+    @property
+    def table(self) -> Any:
+        """The LanceDB table, at the newest version that is of this catalog's model."""
+        with explained(self.place):
+            return self.source.current()[1]
 
     @property
     def version(self) -> int:
         """Moves with every change, also with another process's."""
         with explained(self.place):
-            return int(self.table.version)
+            return self.source.current()[0]
+
+    def to_write(self) -> Any:
+        """The table, for a change.
+
+        Raises:
+            IsthmusError: it was re-embedded with another model, or rolled back to one, since it was opened.
+        """
+        table = self.source.to_write()
+        if table is None:
+            raise IsthmusError(
+                f"The catalog {self.place} is of another model since it was opened here (reembed or rollback); nothing "
+                "was written: open it again and repeat the change."
+            )
+        return table
 
     def _of_version(self, name: str, work: Callable[[], T]) -> T:
         # A search asks for these again and again, and each answer is a visit to the storage.
@@ -126,25 +148,28 @@ class Items:
             return
         for row, vector in zip(rows, vectors, strict=True):
             row["crc"] = checksum(str(row["id"]), str(row["hash"]), vector)
+        table = self.to_write()
         with explained(self.place):
-            data = to_arrow(rows, vectors, schema(self.dim, metadata_kinds(self.table.schema)))
-            merge = self.table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            data = to_arrow(rows, vectors, schema(self.dim, metadata_kinds(table.schema)))
+            merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(data)
 
     def revise(self, rows: list[dict[str, Any]], names: Sequence[str]) -> None:
         """Replace the named metadata columns of existing rows; vectors stay untouched."""
         kinds = self.kinds()
         fields = [pa.field("id", pa.string()), *(pa.field(name, ARROW[kinds[name]]) for name in names)]
+        table = self.to_write()
         with explained(self.place):
             data = pa.Table.from_pylist(
                 [{field.name: row.get(field.name) for field in fields} for row in rows], schema=pa.schema(fields)
             )
-            self.table.merge_insert("id").when_matched_update_all().execute(data)
+            table.merge_insert("id").when_matched_update_all().execute(data)
 
     def remove(self, sql: str) -> int:
         """Delete what the filter lets pass; returns how many items that were."""
+        table = self.to_write()
         with explained(self.place):
-            return int(self.table.delete(sql).num_deleted_rows)
+            return int(table.delete(sql).num_deleted_rows)
 
     def remove_ids(self, ids: Sequence[str]) -> int:
         """Delete by id; unknown ids are passed over."""
@@ -174,8 +199,9 @@ class Items:
                 convert({"number": 1.5, "text": "text", "flag": True, "time": None}[kind], have[name], name)
                 raise IsthmusError(f"The metadata column '{name}' of the catalog holds {have[name]}s, not {kind}s.")
         if new:
+            table = self.to_write()
             with explained(self.place):
-                self.table.add_columns([pa.field(name, ARROW[kind]) for name, kind in new.items()])
+                table.add_columns([pa.field(name, ARROW[kind]) for name, kind in new.items()])
 
     def fit(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Values as the columns store them; what has no column (because it is always missing) is left out."""
@@ -197,16 +223,17 @@ class Items:
         from lancedb.index import HnswSq
 
         rows, state = self.count(), self.indexed()
+        table = self.to_write()
         with explained(self.place):
             if state is None and rows > index_above:
                 # Twice as fast to build as with LanceDB's defaults, at the same recall once hits are refined.
                 config = HnswSq(distance_type="cosine", ef_construction=150)
-                self.table.create_index("vector", config=config)
+                table.create_index("vector", config=config)
                 return "built the approximate index"
             if state is not None and state[1] > max(2000, rows // 10):
-                self.table.optimize()
+                merge_files(table)
                 return "extended the approximate index"
-            if int(self.table.stats()["fragment_stats"]["num_fragments"]) > FRAGMENTS:
-                self.table.optimize()
+            if int(table.stats()["fragment_stats"]["num_fragments"]) > FRAGMENTS:
+                merge_files(table)
                 return "compacted the table"
         return None

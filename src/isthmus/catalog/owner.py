@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from isthmus.catalog.embed import Embedder
-from isthmus.catalog.table import Facts, is_remote
+from isthmus.catalog.storage import is_remote
+from isthmus.catalog.table import Facts
 from isthmus.data.manifest import absolute
 from isthmus.errors import IsthmusError
 

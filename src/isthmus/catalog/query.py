@@ -103,7 +103,8 @@ def _without(found: Found, id: str | None) -> Found:
     if id is None or id not in found.ids:
         return found
     keep = np.array([name != id for name in found.ids])
-    return Found(found.scores[keep], found.ties[keep], found.places[keep], [name for name in found.ids if name != id])
+    ids = [name for name in found.ids if name != id]
+    return Found(found.scores[keep], found.ties[keep], found.places[keep], ids, found.known)
 
 
 def _unit(query: Any, dim: int) -> Vectors:

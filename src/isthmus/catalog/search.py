@@ -6,9 +6,9 @@ same on every path, and equal scores are ordered by a fixed hash of the id and n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from isthmus.catalog.filters import ids_in
 from isthmus.catalog.items import REFINE, Items
 from isthmus.catalog.table import explained
 from isthmus.errors import IsthmusError
+
+if TYPE_CHECKING:
+    from isthmus.catalog.known import Known
+    from isthmus.catalog.memory import Memory
 
 MEMORY = 512 << 20  # bytes of vectors kept for exact search
 BLOCK = 16_384
@@ -56,12 +60,13 @@ class Hit:
 
 @dataclass
 class Found:
-    """The best candidates of one query so far, best first."""
+    """The best candidates of one query so far, best first; `known` has their rows where these are in memory."""
 
     scores: Numbers = field(default_factory=lambda: np.empty(0))
     ties: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     places: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     ids: list[str] = field(default_factory=list)
+    known: Known | None = None
 
     def take(self, query: Numbers, vectors: Vectors, ids: list[str], places: Numbers, need: int) -> None:
         """Score candidates in float64 and keep the best `need` of old and new."""
@@ -96,17 +101,50 @@ class Block:
             yield Block(self.ids[start:stop], self.places[start:stop], self.vectors[start:stop], allowed)
 
 
+def search_blocks(queries: Vectors, need: int, blocks: Iterable[Block], place: str) -> list[Found]:
+    """The `need` best of all rows for each unit query (q, dim), by a comparison with every row."""
+    found = [Found() for _ in queries]
+    wide = queries.astype(np.float64)
+    for block in (part for whole in blocks for part in whole.parts(max(BLOCK, SCORES // len(queries)))):
+        scores = queries @ block.vectors.T  # (q, rows)
+        if not np.isfinite(scores).all():
+            raise IsthmusError(
+                f"The catalog {place} is damaged: a stored vector is not finite; see  isthmus catalog verify."
+            )
+        if block.allowed is not None:
+            scores[:, ~block.allowed] = -np.inf
+        for one, query, row in zip(found, wide, scores, strict=True):
+            floor = float(one.scores[-1]) - MARGIN if len(one.ids) == need else -2.0
+            if len(row) > need:
+                floor = max(floor, float(np.partition(row, -need)[-need]) - MARGIN)
+            chosen = np.flatnonzero(row >= max(floor, -2.0))
+            for start in range(0, len(chosen), BLOCK):  # a whole gallery may be one tie
+                some = chosen[start : start + BLOCK]
+                one.take(query, block.vectors[some], block.ids.take(some).to_pylist(), block.places[some], need)
+    return found
+
+
 class Searcher:
-    """Finds the nearest items; keeps the vectors in memory from the second exact search on, while the table stays."""
+    """Finds the nearest items; keeps the vectors in memory from the second exact search on, while the table stays.
+
+    Attributes:
+        memory: an index of the whole catalog in memory, asked first where there is one.
+    """
 
     def __init__(self, items: Items) -> None:
         self.items = items
+        self.memory: Memory | None = None
         self._kept: tuple[int, Block] | None = None
         self._masks: dict[str, Numbers] = {}  # of the last filters, over the kept block
         self._asked = 0
 
     def nearest(self, queries: Vectors, need: int, sql: str | None, *, exact: bool = False) -> list[Found]:
         """The `need` nearest items of each unit query (q, dim) among those that the filter lets pass."""
+        if self.memory is not None:
+            remembered = self.memory.nearest(queries, need, sql, exact=exact)
+            if remembered is not None:
+                self._kept, self._masks = None, {}  # one copy of the vectors is enough
+                return remembered
         possible = self.items.count(sql)
         need = min(need, possible)
         if need == 0:
@@ -115,7 +153,7 @@ class Searcher:
             found = [self._approximate(query, need, sql) for query in queries]
             if all(len(one.ids) == need for one in found):
                 return found
-        return self._exact(queries, need, sql)
+        return search_blocks(queries, need, self._blocks(sql), self.items.place)
 
     def _approximate(self, query: Numbers, need: int, sql: str | None) -> Found:
         items = self.items
@@ -127,28 +165,6 @@ class Searcher:
         found = Found()
         vectors = matrix(rows.column("vector"), items.dim)
         found.take(query.astype(np.float64), vectors, rows["id"].to_pylist(), _places(rows), need)
-        return found
-
-    def _exact(self, queries: Vectors, need: int, sql: str | None) -> list[Found]:
-        found = [Found() for _ in queries]
-        wide = queries.astype(np.float64)
-        for block in (part for whole in self._blocks(sql) for part in whole.parts(max(BLOCK, SCORES // len(queries)))):
-            scores = queries @ block.vectors.T  # (q, rows)
-            if not np.isfinite(scores).all():
-                raise IsthmusError(
-                    f"The catalog {self.items.place} is damaged: a stored vector is not finite; see  "
-                    "isthmus catalog verify."
-                )
-            if block.allowed is not None:
-                scores[:, ~block.allowed] = -np.inf
-            for one, query, row in zip(found, wide, scores, strict=True):
-                floor = float(one.scores[-1]) - MARGIN if len(one.ids) == need else -2.0
-                if len(row) > need:
-                    floor = max(floor, float(np.partition(row, -need)[-need]) - MARGIN)
-                chosen = np.flatnonzero(row >= max(floor, -2.0))
-                for start in range(0, len(chosen), BLOCK):  # a whole gallery may be one tie
-                    some = chosen[start : start + BLOCK]
-                    one.take(query, block.vectors[some], block.ids.take(some).to_pylist(), block.places[some], need)
         return found
 
     def _blocks(self, sql: str | None) -> Iterator[Block]:
@@ -189,7 +205,9 @@ class Searcher:
         scores = dict(zip(found.ids[start:stop], found.scores[start:stop].tolist(), strict=True))
         if not scores:
             return []
-        rows = self._take(found.places[start:stop].tolist())
+        rows = found.known.of(found.places[start:stop]) if found.known is not None else None
+        if rows is None:
+            rows = self._take(found.places[start:stop].tolist())
         if rows is None or set(rows) != set(scores):  # compacted in between: the places have moved, the ids have not
             rows = {row["id"]: row for row in self._checked(self._by_id(list(scores)))}
         return [self._hit(rows[id], score) for id, score in scores.items() if id in rows]

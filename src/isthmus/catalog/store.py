@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from isthmus.catalog.checkup import Report, describe, verify
 from isthmus.catalog.columns import Kind
 from isthmus.catalog.embed import Embedder, check_domain
 from isthmus.catalog.filters import Condition
+from isthmus.catalog.handle import Live
+from isthmus.catalog.history import AGE, Compaction, Version, compact, rollback, versions
 from isthmus.catalog.ingest import update_metadata, write_images
 from isthmus.catalog.items import Items
 from isthmus.catalog.metadata import Source
@@ -42,12 +45,11 @@ class Catalog:
         >>> hits = catalog.search("cat.png", domain="sketch", k=10, where="price < 50")     # doctest: +SKIP
     """
 
-    def __init__(self, place: str, table: Any, facts: Facts, model: Embedder | None = None) -> None:
-        self.path = place
-        self.facts = facts
-        self.items = Items(place, table, facts.dim)
+    def __init__(self, live: Live, facts: Facts, model: Embedder | None = None) -> None:
+        self.path, self.facts, self._live = live.place, facts, live
+        self.items = Items(live.place, live, facts.dim)
         self._searcher = Searcher(self.items)
-        self._owner = Owner(place, facts, model)
+        self._owner = Owner(live.place, facts, model)
 
     @classmethod
     def create(
@@ -91,7 +93,8 @@ class Catalog:
             index_above=index_above,
             created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         )
-        return cls(place, create_table(place, facts, {}, storage_options), facts, loaded)
+        table = create_table(place, facts, {}, storage_options)
+        return cls(Live(place, storage_options, table), facts, loaded)
 
     @classmethod
     def open(
@@ -108,9 +111,9 @@ class Catalog:
         """
         place = locate(path)
         table, facts = open_table(place, storage_options)
-        catalog = cls(place, table, facts)
+        catalog = cls(Live(place, storage_options, table), facts)
         if model is not None:
-            catalog._owner.use(model)
+            catalog.use(model)
         return catalog
 
     @staticmethod
@@ -122,6 +125,14 @@ class Catalog:
     def model(self) -> Embedder:
         """The catalog's model, loaded at first use from where it was when the catalog was made."""
         return self._owner.get()
+
+    def use(self, model: ModelLike) -> None:
+        """Embed with this model from now on, which must be the catalog's own: perhaps wrapped, or from another place.
+
+        Raises:
+            IsthmusError: its fingerprint is another.
+        """
+        self._owner.use(model)
 
     @property
     def columns(self) -> dict[str, Kind]:
@@ -230,8 +241,10 @@ class Catalog:
         """
         if (query is None) == (id is None):
             raise IsthmusError("Give one query: an image, a vector or the id of an item.")
-        queries = query_vectors(self.items, self._owner.get, [query], id=id, domain=domain, centring=self._c(centring))
-        return search(self._searcher, queries, k, where, offset, exact)[0]
+        with self.steady():
+            centred = self._c(centring)
+            found = query_vectors(self.items, self._owner.get, [query], id=id, domain=domain, centring=centred)
+            return search(self._searcher, found, k, where, offset, exact)[0]
 
     def search_many(
         self,
@@ -245,8 +258,20 @@ class Catalog:
         exact: bool = False,
     ) -> list[list[Hit]]:
         """`search` for several queries at once, embedded in batches; also takes vectors (n, dim)."""
-        found = query_vectors(self.items, self._owner.get, queries, domain=domain, centring=self._c(centring))
-        return search(self._searcher, found, k, where, offset, exact)
+        with self.steady():
+            found = query_vectors(self.items, self._owner.get, queries, domain=domain, centring=self._c(centring))
+            return search(self._searcher, found, k, where, offset, exact)
+
+    def steady(self) -> AbstractContextManager[None]:
+        """Within it, reads of this thread are all of one version: the newest when the first of them looks.
+
+        Each search is so by itself. On object storage it also saves a request for each further look.
+
+        Example:
+            >>> with catalog.steady():                                                      # doctest: +SKIP
+            ...     hits, version = catalog.search("cat.png"), catalog.items.version
+        """
+        return self._live.steady()
 
     def _c(self, centring: bool | None) -> bool | None:
         return self.facts.centring if centring is None else centring
@@ -268,3 +293,28 @@ class Catalog:
     def verify(self, *, files: bool = False) -> Report:
         """Read everything and report damage; with `files` also images that are gone or have changed since."""
         return verify(self.items, files=files)
+
+    def reopened(self) -> Catalog:
+        """The catalog as it is now, opened anew: after `superseded` with the vectors and the model that it has since.
+
+        Raises:
+            IsthmusError: as `open`.
+        """
+        return Catalog.open(self.path, storage_options=self._live.storage_options)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether the catalog is of another model by now: reads go on with what was there, writes need a new `open`."""
+        return self._live.superseded
+
+    def versions(self, limit: int = 20) -> list[Version]:
+        """The newest versions of the catalog, newest first; see `isthmus.catalog.history`."""
+        return versions(self._live, limit)
+
+    def rollback(self, version: int) -> int:
+        """Make an older version the newest, as a new version: nothing is lost. Returns the number of the new one."""
+        return rollback(self._live, version)
+
+    def compact(self, older_than: dt.timedelta = AGE, *, alone: bool = False) -> Compaction:
+        """Merge small files and drop versions out of use for `older_than`; see `isthmus.catalog.history`."""
+        return compact(self.items, self._live, older_than, alone=alone)

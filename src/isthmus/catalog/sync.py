@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from isthmus.catalog.changes import Bad, Changes, Options
-from isthmus.catalog.columns import Value, check_text
+from isthmus.catalog.columns import Value
 from isthmus.catalog.embed import Embedder, Vectors, embed
 from isthmus.catalog.items import Items
 from isthmus.catalog.metadata import manifest_values
-from isthmus.data.images import content_hash, show_name
+from isthmus.catalog.reading import Reader, Seen, look, read
 from isthmus.data.manifest import Manifest, Row, relative_path
 from isthmus.errors import IsthmusError
 from isthmus.progress import track
@@ -24,27 +24,19 @@ PART = 64
 CHUNK_SECONDS = 5.0  # so much work is lost at most when it is interrupted
 CHUNK_ROWS = (128, 4096)
 PENDING_ROWS = 8192
-RECENT = 2 * 10**9  # nanoseconds: a file this young may change again without a change of its time
-
-
-@dataclass
-class _Seen:
-    """An image file as it was found."""
-
-    row: Row
-    content: str = ""
-    size: int = 0
-    mtime: int = 0
-    fault: str = ""
+READY_BYTES = 2**27  # of rows with ready-made vectors that wait to be written
+ROW_BYTES = 2048  # of a row at least
+WRITING = 10  # so many times longer than a write takes is waited for the next, where vectors come ready-made
 
 
 @dataclass
 class _Pending:
-    """A row to write: its vector comes from the item `donor`, or from the model where that is None."""
+    """A row to write: its vector comes from the item `donor`, from `made`, or from the model where both are None."""
 
     values: dict[str, Any]
     donor: str | None
     count: Literal["added", "updated", "refreshed", "moved", "unchanged"]
+    made: Vectors | str | None = None
 
 
 class Writer:
@@ -59,6 +51,8 @@ class Writer:
         options: what to do with bad images, and whether to remove what is gone.
         folder: where the images come from; with `options.prune`, items beneath it whose image is not in the manifest
             are removed at the end.
+        reader: who reads the images; this process if None. One that embeds them too gives vectors ready-made, and only
+            what it left out is embedded here.
     """
 
     def __init__(
@@ -71,6 +65,7 @@ class Writer:
         centring: bool | None,
         options: Options,
         folder: str | None,
+        reader: Reader | None = None,
     ) -> None:
         self.items, self.model, self.manifest, self.values = items, model, manifest, values
         self.centring, self.options = centring, options
@@ -89,46 +84,50 @@ class Writer:
         self.pending: list[_Pending] = []
         self.to_embed = 0
         self.limit = 4 * PART
+        self.reader = reader
+        self.written = (0.0, 0.0)  # when the last write ended, and how long it took
         self.changes = Changes()
 
     def run(self) -> Changes:
         """Do it; what raises or interrupts leaves all finished chunks in the catalog."""
-        from isthmus.data.loading import prefetch
-
         start = time.perf_counter()
-        rows = self.manifest.rows
-        parts = [rows[at : at + PART] for at in range(0, len(rows), PART)]
-        seen = prefetch(parts, lambda part: [self.examine(row) for row in part], self.options.workers, ahead=8)
-        for part in track(seen, len(rows), "indexing", per_item=PART):
-            for one in part:
-                self.place(one)
-            if self.to_embed >= self.limit or len(self.pending) >= PENDING_ROWS:
-                self.flush()
+        self.written = (start, 0.0)
+        seen = self.read_here() if self.reader is None else self.reader(self)
+        with contextlib.closing(seen):
+            for part in track(seen, len(self.manifest), "indexing", per_item=PART):
+                for one in part:
+                    self.place(one)
+                if self.due():
+                    self.flush()
         self.flush()
         self.items.remove_ids(sorted(self.gone))
         self.changes.removed = len(self.gone - self.moved)
         self.changes.seconds = time.perf_counter() - start
         return self.changes
 
-    def examine(self, row: Row) -> _Seen:
-        """Read what is needed to tell whether the image is new or changed."""
-        try:
-            for text in (row.id, row.path, row.label or ""):
-                check_text(text, "The image")
-            status = Path(row.path).stat()
-            age = time.time_ns() - status.st_mtime_ns
-            mtime = status.st_mtime_ns if age > RECENT else 0
-            old = self.known.get(row.id)
-            trusted = old is not None and not self.options.thorough and mtime != 0 and old["path"] == row.path
-            if trusted and old is not None and (old["size"], old["mtime"]) == (status.st_size, mtime):
-                return _Seen(row, old["hash"], status.st_size, mtime)
-            return _Seen(row, content_hash(row.path), status.st_size, mtime)
-        except IsthmusError as error:
-            return _Seen(row, fault=str(error))
-        except (OSError, ValueError):
-            return _Seen(row, fault=f"{show_name(row.path)} does not exist or may not be read; check the path.")
+    def read_here(self) -> Generator[list[Seen], None, None]:
+        """Read the images in threads of this process."""
+        from isthmus.data.loading import prefetch
 
-    def place(self, seen: _Seen) -> None:
+        rows = self.manifest.rows
+        parts = [rows[at : at + PART] for at in range(0, len(rows), PART)]
+        yield from prefetch(parts, lambda part: [self.examine(row) for row in part], self.options.workers, ahead=8)
+
+    def examine(self, row: Row) -> Seen:
+        """Read what is needed to tell whether the image is new or changed."""
+        return look(row, self.known.get(row.id), self.options.thorough) or read(row)
+
+    def due(self) -> bool:
+        """Whether what is pending should be written now."""
+        if self.reader is None:
+            return self.to_embed >= self.limit or len(self.pending) >= PENDING_ROWS
+        # Others embed meanwhile: writing should neither let much work hang in the balance nor hold them up.
+        ended, took = self.written
+        waited = time.perf_counter() - ended
+        full = len(self.pending) * max(ROW_BYTES, self.items.dim * 4) >= READY_BYTES
+        return full or waited >= max(CHUNK_SECONDS, WRITING * took)
+
+    def place(self, seen: Seen) -> None:
         """Decide what has to be done for an image."""
         row = seen.row
         if seen.fault:
@@ -156,7 +155,7 @@ class Writer:
             self.moved.add(donor)
         elif donor:
             self.changes.same.append((row.id, donor))
-        self.pending.append(_Pending(values, donor, "moved" if moved else "updated" if old else "added"))
+        self.pending.append(_Pending(values, donor, "moved" if moved else "updated" if old else "added", seen.made))
         self.to_embed += donor is None
 
     def left_out(self, id: str, path: str, reason: str) -> None:
@@ -171,6 +170,7 @@ class Writer:
         pending, self.pending, self.to_embed = self.pending, [], 0
         if not pending:
             return
+        start = time.perf_counter()
         vectors = self.borrow({one.donor for one in pending if one.donor is not None})
         faults = self.encode([one for one in pending if one.donor is None], vectors)
         ready = [one for one in pending if (one.donor or _key(one.values)) in vectors]
@@ -182,6 +182,8 @@ class Writer:
         for one in pending:
             if one.donor is None and (fault := faults.get(_key(one.values))):
                 self.left_out(one.values["id"], one.values["path"], fault)
+        ended = time.perf_counter()
+        self.written = (ended, ended - start)
 
     def borrow(self, donors: set[str]) -> dict[Any, Vectors]:
         """Vectors that the catalog has already."""
@@ -193,12 +195,18 @@ class Writer:
         faults: dict[tuple[str, str], str] = {}
         first: dict[tuple[str, str], dict[str, Any]] = {}
         for one in pending:
-            holder = first.setdefault(_key(one.values), one.values)
+            key = _key(one.values)
+            holder = first.setdefault(key, one.values)
             if holder is not one.values:
                 self.changes.same.append((one.values["id"], holder["id"]))
+            if isinstance(one.made, str):
+                faults.setdefault(key, one.made)
+            elif one.made is not None:
+                into.setdefault(key, one.made)
+        left = [key for key in first if key not in faults and key not in into]
         start = time.perf_counter()
-        for domain in dict.fromkeys(domain for _, domain in first):
-            keys = [key for key in first if key[1] == domain]
+        for domain in dict.fromkeys(domain for _, domain in left):
+            keys = [key for key in left if key[1] == domain]
             vectors, bad = embed(
                 self.model, [first[key]["path"] for key in keys], domain=domain, centring=self.centring,
                 workers=self.options.workers, on_bad="skip",
@@ -206,8 +214,8 @@ class Writer:
             faults.update({keys[position]: reason for position, reason in bad.items()})
             into.update({key: vectors[position] for position, key in enumerate(keys) if position not in bad})
             self.changes.embedded += len(keys) - len(bad)
-        if first:
-            rate = len(first) / max(time.perf_counter() - start, 1e-6)
+        if left:
+            rate = len(left) / max(time.perf_counter() - start, 1e-6)
             self.limit = int(min(max(rate * CHUNK_SECONDS, CHUNK_ROWS[0]), CHUNK_ROWS[1]))
         return faults
 

@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.catalog.columns import Kind, schema
+from isthmus.catalog.storage import (
+    check_address,
+    for_first_contact,
+    is_remote,
+    require_safe_commits,
+    storage_sentence,
+)
 from isthmus.errors import IsthmusError
 from isthmus.io import make_folder
 
 FORMAT = 1
 TABLE = "items"
+DESCRIPTION = b"isthmus"  # where the facts stand in the schema's metadata
 
 
 @dataclass(frozen=True)
@@ -48,14 +56,15 @@ class Facts:
     format: int = FORMAT
 
 
-def is_remote(path: str) -> bool:
-    """Whether a catalog's place is a URI (object storage) and no local folder."""
-    return "://" in path
-
-
 def locate(path: str | os.PathLike[str]) -> str:
-    """The place as text; local ones absolute, so that a later change of folder does no harm."""
+    """The place as text; local ones absolute, so that a later change of folder does no harm.
+
+    Raises:
+        IsthmusError: an address with one slash for two, of which a folder named `s3:` would be made.
+    """
     place = os.fspath(path)
+    if re.match(r"(s3|gs|az):/(?!/)", place):
+        raise IsthmusError(f"{place} is no address; write {place.replace(':/', '://', 1)}")
     return place if is_remote(place) else str(Path(place).expanduser().absolute())
 
 
@@ -74,6 +83,8 @@ def explained(place: str) -> Iterator[None]:
 
 def _sentence(text: str, place: str) -> str:
     reason = re.sub(r", /\S+\.rs:\d+:\d+.*$", "", text.splitlines()[0] if text else "no reason given")[:300]
+    if is_remote(place) and (sentence := storage_sentence(text, place)) is not None:
+        return sentence
     lower = text.lower()
     if "no space left" in lower:
         return f"The disk of the catalog {place} is full; free some and run the same again, finished work is kept."
@@ -81,7 +92,9 @@ def _sentence(text: str, place: str) -> str:
         return f"The catalog {place} can't be written or read ({reason}); change permissions or the place."
     if "conflict" in lower or "concurrent" in lower:
         return f"Another process changed the catalog {place} at the same time; run the same again, nothing is lost."
-    if any(word in lower for word in ("dispatch failure", "connect", "credential", "timed out", "bucket")):
+    # On a disk these words may stand in a path.
+    words = ("connect", "credential", "timed out", "bucket") if is_remote(place) else ()
+    if any(word in lower for word in ("dispatch failure", *words)):
         return f"The storage of the catalog {place} can't be reached ({reason}); check address, bucket and credentials."
     if any(word in lower for word in ("not found", "corrupt", "lanceerror(io)", "invalid", "buffer", "too small")):
         return (
@@ -91,20 +104,25 @@ def _sentence(text: str, place: str) -> str:
     return f"The catalog {place} could not be used ({reason}); see  isthmus catalog verify."
 
 
-def connect(place: str, storage_options: Mapping[str, str] | None) -> Any:
-    """A connection that sees what other processes have written at each read (costs 0.2 ms on a disk)."""
+def connect(place: str, storage_options: Mapping[str, str] | None, *, follow: bool = True) -> Any:
+    """A connection whose tables see what other processes have written at each read (costs 0.2 ms on a disk).
+
+    Without `follow` a table stays at the version that it was opened at, but for what is written through it.
+    """
     import lancedb
 
     options = dict(storage_options) if storage_options else None
-    return lancedb.connect(place, storage_options=options, read_consistency_interval=dt.timedelta(0))
+    interval = dt.timedelta(0) if follow else None
+    return lancedb.connect(place, storage_options=options, read_consistency_interval=interval)
 
 
 def table_exists(place: str, storage_options: Mapping[str, str] | None) -> bool:
     """Whether there is a table of ours at a place, sound or not."""
     if not is_remote(place):
         return (Path(place) / f"{TABLE}.lance").exists()
+    check_address(place, storage_options)
     with explained(place):
-        return TABLE in connect(place, storage_options).list_tables().tables
+        return TABLE in connect(place, for_first_contact(storage_options)).list_tables().tables
 
 
 def create_table(
@@ -113,7 +131,8 @@ def create_table(
     """An empty table at a place where nothing is yet.
 
     Raises:
-        IsthmusError: something is there, or the place can't be written.
+        IsthmusError: something is there, the place can't be written, or it is a store that loses changes of two
+            writers (`isthmus.catalog.storage`).
     """
     if not is_remote(place):
         folder = Path(place)
@@ -125,6 +144,8 @@ def create_table(
     with explained(place):
         if is_remote(place) and table_exists(place, storage_options):
             raise IsthmusError(f"There is a catalog at {place} already; open it, or choose another place.")
+        if is_remote(place):
+            require_safe_commits(place, storage_options)
         return connect(place, storage_options).create_table(
             TABLE, schema=schema(facts.dim, metadata, json.dumps(asdict(facts)).encode())
         )
@@ -152,14 +173,26 @@ def open_table(place: str, storage_options: Mapping[str, str] | None) -> tuple[A
         if is_remote(place) and not table_exists(place, storage_options):
             raise IsthmusError(f"There is no catalog at {place}; check the address, or {remedy}")
         table = connect(place, storage_options).open_table(TABLE)
-        stored = (table.schema.metadata or {}).get(b"isthmus")
+        stored = (table.schema.metadata or {}).get(DESCRIPTION)
     if stored is None:
         raise IsthmusError(f"{place} is a LanceDB table, but no catalog of Isthmus; check the path, or {remedy}")
+    return table, read_facts(stored, place)
+
+
+def read_facts(stored: bytes, place: str) -> Facts:
+    """The facts from the schema of a table.
+
+    Raises:
+        IsthmusError: they are of a later version of Isthmus, or damaged.
+    """
     try:
         values = json.loads(stored)
         if values["format"] > FORMAT:
             raise IsthmusError(f"The catalog {place} was made by a later version of Isthmus; update Isthmus.")
         first, second = values.pop("domains")
-        return table, Facts(domains=(str(first), str(second)), **values)
+        return Facts(domains=(str(first), str(second)), **values)
     except (ValueError, KeyError, TypeError) as error:
-        raise IsthmusError(f"The catalog {place} is damaged (its description: {error}); {remedy}") from error
+        raise IsthmusError(
+            f"The catalog {place} is damaged (its description: {error}); restore it from a copy, or make one with  "
+            "isthmus index RUN PHOTOS --out CATALOG"
+        ) from error

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from isthmus.cli import catalog_history, catalog_recall
+from isthmus.cli.catalog_history import Json, Place, Storage
 from isthmus.errors import IsthmusError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at a catalog, check it and change it.")
 
-Place = Annotated[str, typer.Argument(metavar="CATALOG", help="The catalog.")]
 Images = Annotated[str, typer.Argument(metavar="PHOTOS", help="Folder, list or table of images.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 ModelPath = Annotated[str | None, typer.Option(help="The model, where it is no longer in its old place.")]
 DomainName = Annotated[str | None, typer.Option(help="Domain of the images; the catalog's.")]
 Table = Annotated[str | None, typer.Option(help="CSV or Parquet with a column id or path; the others become metadata.")]
@@ -22,13 +22,14 @@ Thorough = Annotated[bool, typer.Option("--thorough", help="Read also files of u
 
 
 @app.command()
-def info(catalog: Place, json: Json = False) -> None:
+def info(catalog: Place, storage: Storage = None, json: Json = False) -> None:
     """Size, model, metadata columns and index; needs no model."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json, visible
     from isthmus.plan import size
 
-    facts = Catalog.open(catalog).info()
+    facts = Catalog.open(catalog, storage_options=read_options(storage)).info()
     if json:
         print_json(facts)
         return
@@ -55,14 +56,16 @@ def add(
     on_bad: OnBad = "skip",
     workers: Workers = 2,
     thorough: Thorough = False,
+    storage: Storage = None,
     json: Json = False,
 ) -> None:
     """Add images; without PHOTOS, only the metadata of items that are there (needs no model)."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
     from isthmus.cli.index import how, write
 
-    opened = Catalog.open(catalog, model)
+    opened = Catalog.open(catalog, model, storage_options=read_options(storage))
     if photos is None:
         if metadata is None:
             raise IsthmusError("Say what to add: images (PHOTOS), --metadata TABLE, or both.")
@@ -83,14 +86,17 @@ def sync(
     on_bad: OnBad = "skip",
     workers: Workers = 2,
     thorough: Thorough = False,
+    storage: Storage = None,
     json: Json = False,
 ) -> None:
     """Make the catalog equal to a folder: add, replace, move and remove by content."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.index import how, write
 
     options = {"metadata": metadata, "domain": domain, "on_bad": how(on_bad), "workers": workers, "thorough": thorough}
-    write(Catalog.open(catalog, model), folder, options, sync=True, json=json)
+    opened = Catalog.open(catalog, model, storage_options=read_options(storage))
+    write(opened, folder, options, sync=True, json=json)
 
 
 @app.command()
@@ -98,13 +104,15 @@ def delete(
     catalog: Place,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Items to delete.")] = None,
     where: Annotated[str | None, typer.Option(help="Delete what passes this filter.")] = None,
+    storage: Storage = None,
     json: Json = False,
 ) -> None:
     """Delete items by id or by a filter; the image files stay."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
 
-    opened = Catalog.open(catalog)
+    opened = Catalog.open(catalog, storage_options=read_options(storage))
     count = opened.delete(ids or None, where=where)
     left = len(opened)
     print_json({"deleted": count, "items": left}) if json else print(f"{count} items deleted, {left} left")
@@ -114,13 +122,15 @@ def delete(
 def verify(
     catalog: Place,
     files: Annotated[bool, typer.Option("--files", help="Also look for image files that are gone or changed.")] = False,
+    storage: Storage = None,
     json: Json = False,
 ) -> None:
     """Read the whole catalog and report damage; exit code 2 where there is any."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json, visible
 
-    report = Catalog.open(catalog).verify(files=files)
+    report = Catalog.open(catalog, storage_options=read_options(storage)).verify(files=files)
     if json:
         print_json(report.to_dict())
     else:
@@ -132,3 +142,13 @@ def verify(
                 print(f"{visible(path)} {what}")
     if not report.sound:
         raise typer.Exit(2)
+
+
+for verb in (
+    catalog_history.versions,
+    catalog_history.rollback,
+    catalog_history.compact,
+    catalog_history.reembed,
+    catalog_recall.recall,
+):
+    app.command()(verb)

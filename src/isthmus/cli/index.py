@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from isthmus.cli.catalog_history import Storage
 from isthmus.errors import IsthmusError
 
 if TYPE_CHECKING:
     from isthmus.catalog.changes import Changes
     from isthmus.catalog.store import Catalog
     from isthmus.data.manifest import Manifest
+    from isthmus.scale.cluster import Cluster
 
 SHOWN = 10  # bad images on the terminal; JSON holds all
 
@@ -31,31 +36,71 @@ def index(
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Also remove items whose image is gone from PHOTOS.")] = False,
     on_bad: Annotated[str, typer.Option(help="Unreadable images: skip (and list) or raise.")] = "skip",
-    workers: Annotated[int, typer.Option(help="Threads that read and decode.", min=0)] = 2,
+    workers: Annotated[int | None, typer.Option(help="Threads that read and decode; 2 if not given.", min=0)] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Embed on a Ray cluster: auto, local, host:port or ray://...")
+    ] = None,
+    ray_actors: Annotated[int | None, typer.Option(help="Its workers, each with a model of its own.", min=1)] = None,
+    ray_cpus: Annotated[int | None, typer.Option(help="CPUs of each.", min=1)] = None,
+    ray_gpus: Annotated[float | None, typer.Option(help="GPUs of each, also a part of one; 0: none.", min=0)] = None,
     thorough: Annotated[bool, typer.Option("--thorough", help="Read also files of unchanged size and time.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Estimate time, memory and disk, and stop.")] = False,
+    storage: Storage = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Embed images and store them in a catalog; run it again to go on or to add what is new."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
 
     policy = how(on_bad)
+    sizes = {"actors": ray_actors, "cpus": ray_cpus, "gpus": ray_gpus}
+    check_ray(ray, sizes, workers=workers, plan=plan)
+    workers = 2 if workers is None else workers
     if sync and not Path(photos).is_dir():
         raise IsthmusError(f"--sync compares with a folder, and {photos} is none; leave --sync out or name the folder.")
-    catalog = Catalog.open(out, model) if Catalog.exists(out) else None
+    place = read_options(storage)
+    found = Catalog.exists(out, storage_options=place)
+    catalog = Catalog.open(out, model, storage_options=place) if found else None
     if plan:
         estimate = planned(catalog, model, photos, domain, workers)
         print_json(estimate.to_dict()) if json else print(estimate.text())
         return
-    if catalog is None:
-        # A mistake in the images or their metadata should not leave an empty catalog behind.
-        check_metadata(metadata, ready(model, photos, domain)[0], photos)
-        catalog = Catalog.create(out, model, domain=domain)
-    options: dict[str, Any] = {
-        "metadata": metadata, "domain": domain, "on_bad": policy, "workers": workers, "thorough": thorough,
-    }  # fmt: skip
-    write(catalog, photos, options, sync=sync, json=json)
+    with reach(ray, sizes) as cluster:
+        if catalog is None:
+            # A mistake in the images or their metadata should not leave an empty catalog behind.
+            check_metadata(metadata, ready(model, photos, domain)[0], photos)
+            catalog = Catalog.create(out, model, domain=domain, storage_options=place)
+        options: dict[str, Any] = {"metadata": metadata, "domain": domain, "on_bad": policy, "thorough": thorough}
+        if cluster is None:
+            write(catalog, photos, {**options, "workers": workers}, sync=sync, json=json)
+        else:
+            embed = partial(cluster.index, catalog, photos, model=model, sync=sync, **options)
+            tell(embed, catalog, json=json)
+
+
+def check_ray(ray: str | None, sizes: Mapping[str, float | None], *, workers: int | None, plan: bool) -> None:
+    """Raise where options don't go together."""
+    if ray is None:
+        if given := [name for name, value in sizes.items() if value is not None]:
+            raise IsthmusError(f"--ray-{given[0]} speaks of a Ray cluster: say which with --ray, or leave it out.")
+        return
+    if workers is not None:
+        raise IsthmusError(
+            "--workers counts threads of this process, and with --ray others read: leave it out, and say how many they "
+            "are with --ray-actors and --ray-cpus."
+        )
+    if plan:
+        raise IsthmusError("--plan measures this machine and knows nothing of a Ray cluster: leave --ray out.")
+
+
+def reach(ray: str | None, sizes: Mapping[str, Any]) -> AbstractContextManager[Cluster | None]:
+    """The cluster, or None where none is asked for."""
+    if ray is None:
+        return nullcontext()
+    from isthmus.scale.cluster import ray_cluster
+
+    return ray_cluster(ray, **sizes)
 
 
 def how(on_bad: str) -> Literal["skip", "raise"]:
@@ -105,13 +150,18 @@ def planned(catalog: Catalog | None, model: str, photos: str, domain: str | None
 
 
 def write(catalog: Catalog, photos: str, options: dict[str, Any], *, sync: bool, json: bool) -> None:
-    """Add or synchronise, and say what was done; an interruption says what is kept."""
+    """Add or synchronise, and say what was done."""
+    tell(partial(catalog.sync if sync else catalog.add, photos, **options), catalog, json=json)
+
+
+def tell(work: Callable[[], Changes], catalog: Catalog, *, json: bool) -> None:
+    """Do `work` and say what was done; an interruption says what is kept."""
     import sys
 
     from isthmus.cli.common import print_json
 
     try:
-        changes = catalog.sync(photos, **options) if sync else catalog.add(photos, **options)
+        changes = work()
     except KeyboardInterrupt:
         print(
             f"isthmus: interrupted; {len(catalog)} items are in {catalog.path}, and the same command goes on.",

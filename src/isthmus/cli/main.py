@@ -17,7 +17,10 @@ from isthmus.cli.common import visible
 from isthmus.errors import IsthmusError
 
 # In the order of the work: this is the order of `isthmus --help`.
-VERBS = ("demo", "data", "check", "translate", "train", "evaluate", "index", "search", "catalog", "benchmark")
+VERBS = (
+    "demo", "data", "check", "translate", "train", "evaluate", "domains",
+    "index", "search", "catalog", "serve", "feedback", "benchmark",
+)  # fmt: skip
 TRACEBACK = "ISTHMUS_TRACEBACK"
 
 

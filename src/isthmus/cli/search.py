@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from isthmus.cli.catalog_history import Storage
+
 if TYPE_CHECKING:
     from isthmus.catalog.search import Hit
 
@@ -27,13 +29,15 @@ def search(
     model: Annotated[str | None, typer.Option(help="The model, where it is no longer in its old place.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write a picture of the hits here.", metavar="FILE.png")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every item, without the index.")] = False,
+    storage: Storage = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON and nothing else.")] = False,
 ) -> None:
     """Search a catalog with images or with its own items."""
+    from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json, visible
 
-    opened = Catalog.open(catalog, model)
+    opened = Catalog.open(catalog, model, storage_options=read_options(storage))
     answers = opened.search_many(queries, domain=domain, k=k, where=where, offset=offset, exact=exact)
     if save is not None:
         write_sheet(save, queries, answers, opened)

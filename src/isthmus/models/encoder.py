@@ -26,6 +26,7 @@ from isthmus.models.modules import Encoder, Towers, active_domain, build_encoder
 from isthmus.ops import normalise
 from isthmus.progress import track
 
+BESIDE = ("domains.json",)
 FORMAT = 1
 Source = str | Path | Image.Image | bytes
 
@@ -91,6 +92,7 @@ class Model:
         means: (2, dim), the mean embedding of each domain's training images; zeros where unknown.
         centring: whether `encode` subtracts the mean by default.
         provenance: method, settings, data and scores, as training left them.
+        beside: small files of its folder that belong to it and are kept as they are: how its domains are told apart.
     """
 
     architecture: Architecture
@@ -100,6 +102,7 @@ class Model:
     means: Tensor
     centring: bool = True
     provenance: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def create(
@@ -237,6 +240,8 @@ class Model:
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self._tensors().items()}
             (scratch / "model.safetensors").write_bytes(save(tensors))
             (scratch / "README.md").write_text(model_card(config), encoding="utf-8")
+            for name, content in self.beside.items():
+                (scratch / name).write_bytes(content)
             self._save_more(scratch)
 
     @classmethod
@@ -268,7 +273,8 @@ class Model:
         except RuntimeError as error:
             raise IsthmusError(f"{folder}/model.safetensors does not fit its config.json; fetch both again.") from error
         encoder.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return cls(architecture, encoder, preprocessing, domains, means, centring, provenance)
+        beside = {name: (folder / name).read_bytes() for name in BESIDE if (folder / name).is_file()}
+        return cls(architecture, encoder, preprocessing, domains, means, centring, provenance, beside)
 
     def _more(self) -> dict[str, Any]:
         """What a kind of model adds to `config.json`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from isthmus.config import DomainConfig, RunConfig
+from isthmus.data.training import TrainingData
 from isthmus.errors import IsthmusError
 from isthmus.train.checkpoint import load_checkpoint
 
@@ -109,9 +111,34 @@ def train(config: RunConfig, out: str | Path, *, resume: bool = False) -> dict[s
     Example:
         >>> train(RunConfig.load("run.yaml"), "runs/pacs")                                  # doctest: +SKIP
     """
+    from isthmus.models.encoder import Model
     from isthmus.train.trainer import Trainer
 
     folder = Path(out)
     config = absolute_paths(config)
     going_on = resume or same_run(config, folder)
-    return Trainer(config, folder).fit(resume=going_on)
+    trainer = Trainer(config, folder)
+    record = trainer.fit(resume=going_on)
+    if trainer.fabric.is_global_zero and isinstance(trainer.model, Model):
+        keep_chooser(folder / "model", trainer.data, config.data.workers)
+    return record
+
+
+def keep_chooser(folder: Path, data: TrainingData, workers: int) -> None:
+    """Put what tells the two domains apart beside the finished model; where that can't be, say so and go on.
+
+    It changes nothing of the run: neither weights nor fingerprint nor scores know of it.
+    """
+    from isthmus.models.domains import DomainChooser, fit_rows
+
+    try:
+        if DomainChooser.load(folder) is not None:
+            return
+    except IsthmusError:
+        pass  # damaged: made anew
+    try:
+        if not any(data.train):
+            raise IsthmusError("The run reads no images to learn the domains' looks from.")
+        fit_rows(data.train, data.names, workers=workers).save(folder)
+    except IsthmusError as error:
+        print(f"No domain chooser beside the model: {error} Later:  isthmus domains RUN", file=sys.stderr)

@@ -42,18 +42,29 @@ _token = secrets.token_hex(32)
 
 @contextlib.contextmanager
 def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
+    """`reached`, as what translates. `workers`: how many actors; None: as many as fit."""
+    if workers == 0:
+        raise IsthmusError("--workers 0 leaves Ray nothing to work with: leave it out, or give it a number of workers.")
+    with reached(address) as found:
+        from isthmus.translate.ray_pool import Cluster
+
+        yield Cluster(found, workers)
+
+
+@contextlib.contextmanager
+def reached(address: str) -> Iterator[str]:
     """A connection to Ray for the length of the block; one that the process has already is used and left alone.
 
     Args:
         address: `auto` (the cluster of this machine, or of RAY_ADDRESS), `local` (a cluster of this machine alone, for
             the length of the block), `host:port`, or `ray://host:port`.
-        workers: how many actors; None: as many as fit.
+
+    Returns:
+        The address; of `auto`, what RAY_ADDRESS says.
 
     Raises:
         IsthmusError: no Ray, a bad address, or nobody there.
     """
-    if workers == 0:
-        raise IsthmusError("--workers 0 leaves Ray nothing to work with: leave it out, or give it a number of workers.")
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     local = address == "local"
@@ -65,8 +76,6 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
             importlib.import_module("ray.data")
         except ImportError:
             raise need_extra("ray", "ray[data]") from None
-        from isthmus.translate.ray_pool import Cluster
-
         if not ray.is_initialized():
             options: dict[str, Any] = {}
             if local:
@@ -76,9 +85,10 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
                 options = {"_temp_dir": scratch, "include_dashboard": False, "object_store_memory": STORE}
             elif address != "auto":
                 _knock(address)
+            stack.enter_context(_mute_reports())
             stack.callback(ray.shutdown)
             _init(ray, address, options)
-        yield Cluster(address, workers)
+        yield address
 
 
 def _init(ray: Any, address: str, options: dict[str, Any]) -> None:
@@ -122,6 +132,22 @@ def _deaf_to_core() -> Iterator[None]:
         os.dup2(before, 2)
         os.close(before)
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _mute_reports() -> Iterator[None]:
+    """Have Ray not print what its nodes report, such as a worker's death: on standard output, where JSON may go."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    name = "print_to_stdstream"
+    before = getattr(worker, name, None)
+    if before is None:
+        yield
+        return
+    setattr(worker, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(worker, name, before)
 
 
 def _token_of_its_own() -> dict[str, str]:

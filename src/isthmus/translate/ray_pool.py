@@ -10,10 +10,8 @@ import contextlib
 import os
 import pickle
 import shutil
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,21 +23,12 @@ from isthmus.io import explain_os_errors
 from isthmus.translate.base import TRANSLATORS, Samples, TranslatorChoice, choose, translator_class
 from isthmus.translate.pool import Batch
 from isthmus.translate.ray_connect import explain, quiet_data
+from isthmus.translate.ray_stream import Share, stream
 from isthmus.translate.ray_worker import BATCH, DONE, ERROR, Errand, RayWorker, choose_there, pack
 from isthmus.translate.work import Done, Job
 
 BLOCK = 8  # batches an actor takes at a time, at most: within a block, reading and writing overlap with the model
-STARTS = 3  # of Ray Data, before a failure to start is one
 LOOKED_AT = 5  # source images that each node has to see
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many actors there are, and what each takes of the cluster."""
-
-    actors: int
-    cpus: int
-    gpus: int
 
 
 @dataclass(frozen=True)
@@ -103,60 +92,22 @@ class Cluster:
         Raises:
             IsthmusError: what a worker raised; a node without Isthmus or without the folder; a batch whose workers die.
         """
-        import ray
 
         if not batches:
             return
         share = self.share(job.choice.name)
         share = replace(share, actors=min(share.actors, len(batches)))
-        self._say(share)
+        share.say(self.address)
         job = replace(job, out=Path(absolute(job.out)))
         batches = [[replace(item, path=absolute(item.path)) for item in batch] for batch in batches]
         texts = [pack(batch) for batch in batches]
-        # Ray Data doesn't work through a client.
-        through = _through_client if ray.util.client.ray.is_connected() else results
         with _marker(job.out) as marker:
             errand = Errand(job, TRANSLATORS[job.choice.name], __version__, marker, _some_sources(batches))
-            for row in self._rows(through, texts, errand, share):
+            for row in stream(self.address, results, texts, errand, share):
                 if row[ERROR]:
                     raise pickle.loads(row[ERROR])
                 done: Done = pickle.loads(row[DONE])
                 yield done
-
-    def _rows(
-        self, through: Callable[..., Iterator[dict[str, bytes]]], texts: Sequence[str], errand: Errand, share: Share
-    ) -> Iterator[dict[str, bytes]]:
-        """What `through` gives, begun anew where Ray Data did not get going.
-
-        Drivers of one cluster share actors of Ray Data's by name, and those that start at once race to create them:
-        whoever loses fails with an error that is none of the work's, and finds them there the next time.
-        """
-        import ray
-
-        for start in range(STARTS):
-            begun = False
-            try:
-                for row in through(texts, errand, share):
-                    begun = True
-                    yield row
-                return
-            except (ray.exceptions.RayError, ValueError) as error:
-                # A name that is taken, or not there yet, is a ValueError of Ray's.
-                if begun or not isinstance(error, ValueError) or start == STARTS - 1:
-                    raise explain(error, self.address) from error
-                time.sleep(2.0**start)
-
-    def _say(self, share: Share) -> None:
-        import ray
-
-        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-        kind = "GPU" if share.gpus else "CPU"
-        each = share.gpus or share.cpus
-        free = int(ray.available_resources().get(kind, 0))
-        text = f"Ray at {self.address}: {share.actors} workers with {each} {kind} each, {nodes} nodes"
-        if free < each:
-            text += f"; waiting for a free {kind}, others have them all"
-        print(text, file=sys.stderr, flush=True)
 
 
 def results(texts: Sequence[str], errand: Errand, share: Share) -> Iterator[dict[str, bytes]]:
@@ -174,30 +125,6 @@ def results(texts: Sequence[str], errand: Errand, share: Share) -> Iterator[dict
             num_cpus=share.cpus,
             num_gpus=share.gpus or None,
         ).iter_rows()
-
-
-class Foreman:
-    """An actor that stands on the cluster in a client's place."""
-
-    def __init__(self, texts: Sequence[str], errand: Errand, share: Share) -> None:
-        self.rows = results(texts, errand, share)
-
-    def next(self) -> dict[str, bytes] | None:
-        """The next row, or None after the last."""
-        return next(self.rows, None)
-
-
-def _through_client(texts: Sequence[str], errand: Errand, share: Share) -> Iterator[dict[str, bytes]]:
-    """`results` on the cluster itself, for a driver that is only a client of it."""
-    import ray
-
-    foreman = ray.remote(num_cpus=0)(Foreman).remote(list(texts), errand, share)
-    try:
-        while (row := ray.get(foreman.next.remote())) is not None:
-            yield row
-    finally:
-        with contextlib.suppress(Exception):  # where it is gone already
-            ray.kill(foreman)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import json
 import pickle
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,7 @@ class Errand:
         Raises:
             IsthmusError: another version of Isthmus, or a folder that this node doesn't see.
         """
-        if self.version != __version__:
-            raise IsthmusError(
-                f"Node {here()} of the Ray cluster has Isthmus {__version__}, the driver {self.version}: "
-                "install the same version on all nodes."
-            )
+        check_version(self.version)
         deadline = time.monotonic() + PATIENCE
         while not (self.job.out / self.marker).is_dir():
             if time.monotonic() > deadline:
@@ -63,12 +59,7 @@ class Errand:
                     "to: put --out on a file system that all nodes share, at the same path."
                 )
             time.sleep(0.2)
-        for path in self.sources:
-            if not Path(path).is_file():
-                raise IsthmusError(
-                    f"Node {here()} of the Ray cluster doesn't see the image {path}: put the source images on a file "
-                    "system that all nodes share, at the same path."
-                )
+        check_sources(self.sources)
         TRANSLATORS[self.job.choice.name] = self.place
         stay_at_work(self.job.out / SETTINGS)
         return self.job.choice.build()
@@ -130,6 +121,25 @@ def choose_there(
         return choose(name, settings, samples)
     except Exception as error:
         return packed(error)
+
+
+def check_version(version: str) -> None:
+    """Raise where this node has another version of Isthmus than the driver."""
+    if version != __version__:
+        raise IsthmusError(
+            f"Node {here()} of the Ray cluster has Isthmus {__version__}, the driver {version}: "
+            "install the same version on all nodes."
+        )
+
+
+def check_sources(paths: Iterable[str]) -> None:
+    """Raise where this node doesn't see images that the driver sees."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise IsthmusError(
+                f"Node {here()} of the Ray cluster doesn't see the image {path}: put the source images on a file "
+                "system that all nodes share, at the same path."
+            )
 
 
 def pack(batch: Sequence[Item]) -> str:
