@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -181,6 +183,22 @@ def test_the_graph_has_the_wanted_recall_also_behind_filters(
 
 
 @needs_faiss
+@needs_faiss
+def test_the_graph_is_the_same_beside_a_library_that_changes_faiss() -> None:
+    """pytorch-metric-learning has FAISS take tensors, by other methods in the place of its own."""
+    code = (
+        "import numpy as np\n"
+        "from isthmus.catalog.graph import build_graph\n"
+        "import faiss.contrib.torch_utils\n"
+        "rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)\n"
+        "rows /= np.linalg.norm(rows, axis=1, keepdims=True)\n"
+        "graph = build_graph([rows], 8, 0.9, 1)\n"
+        "assert graph.search(rows[:5], 1, 64)[:, 0].tolist() == [0, 1, 2, 3, 4]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_recall_report_is_of_the_search_in_use(large: tuple[Catalog, dict[str, Any], dict[str, float]]) -> None:
     catalog, _, _ = large
     report = recall_report(catalog, 50)

@@ -88,6 +88,22 @@ def test_bad_images_raise_or_are_nan(paths: list[Path], tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors[2:], model.encode(paths[1:2], domain=INK), atol=1e-5)
 
 
+def test_bfloat16_is_used_where_asked_for_and_hardly_moves_a_vector(paths: list[Path], tmp_path: Path) -> None:
+    fresh().save(tmp_path / "model")
+    exact = isthmus.load(tmp_path / "model")
+    half = isthmus.load(tmp_path / "model", precision="bfloat16")
+    seen: list[torch.dtype] = []
+    convolution = next(part for part in half.encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    a, b = exact.encode(paths, domain=PAINT), half.encode(paths, domain=PAINT)
+    assert seen == [torch.bfloat16] and b.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(b, axis=1), 1, atol=1e-6)
+    assert not np.array_equal(a, b) and (a * b).sum(axis=1).min() > 0.99
+    assert half.fingerprint == exact.fingerprint and exact.precision == "float32"
+    with pytest.raises(IsthmusError, match="float32 or bfloat16, not in 'half'"):
+        isthmus.load(tmp_path / "model", precision="half")  # type: ignore[arg-type]
+
+
 def test_unknown_domain_names_both(paths: list[Path]) -> None:
     with pytest.raises(IsthmusError, match="no domain 'photo'; its domains are ink and paint"):
         fresh().encode(paths[:1], domain="photo")

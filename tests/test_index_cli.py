@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from catalog_tools import photos, picture
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+import isthmus
 from isthmus.catalog import sync as sync_module
 from isthmus.catalog.store import Catalog
 from isthmus.cli.main import build
@@ -71,6 +73,18 @@ def test_index_says_what_it_did(tmp_path: Path, run: Path, folder: Path, table: 
     assert again["bad"][0]["id"] == "photo/broken.png"
     (folder / "000.png").unlink()
     assert result("index", run, folder, "--out", tmp_path / "c", "--sync")["removed"] == 1
+
+
+def test_vectors_are_made_in_the_precision_that_is_asked_for(tmp_path: Path, run: Path, folder: Path) -> None:
+    assert call("index", run, folder, "--out", tmp_path / "c", "--precision", "bfloat16").exit_code == 0
+    exact, half = isthmus.load(run), isthmus.load(run, precision="bfloat16")
+    (row,) = Catalog.open(tmp_path / "c").items.fetch(["photo/003.png"])[1]
+    wanted, other = (model.encode([folder / "003.png"], domain="photo")[0] for model in (half, exact))
+    np.testing.assert_allclose(row, wanted, atol=2e-3)
+    assert not np.array_equal(row, other)
+    answer = call("index", run, folder, "--out", tmp_path / "new", "--precision", "int4")
+    assert answer.exit_code == 2 and "float32 or bfloat16, not in 'int4'" in answer.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_search_finds_prints_and_draws(tmp_path: Path, catalog: Path, folder: Path) -> None:

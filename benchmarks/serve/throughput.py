@@ -9,8 +9,7 @@ compute; so both on the same cores can't do better than
     bound = 1 / (decoding seconds of one core / cores + 1 / images a second of the network on all cores)
 
 ResNet-50 in bfloat16 is held against `alone` (wanted: 0.8), MobileNetV2 in float32 against the bound (wanted: 0.85).
-`Model.encode` has no setting for bfloat16: a subclass of a few lines gives it one here, so those rows are the catalog's
-pipeline around a model that computes so. The package has no OpenVINO and no int8 backend: neither is measured.
+The package has no OpenVINO and no int8 backend yet: neither is measured.
 """
 
 from __future__ import annotations
@@ -71,18 +70,13 @@ def jpegs(work: Path, count: int, size: tuple[int, int] = (500, 375)) -> Path:
 def _measure(settings: Any, folder: Path, backbone: str, half: bool) -> dict[str, Any]:
     import torch
 
+    import isthmus
     from isthmus.catalog.store import Catalog
     from isthmus.data.images import content_hash, load_image
-    from isthmus.models.encoder import Model
-
-    class Halved(Model):
-        """Computes in bfloat16 where that is asked for."""
-
-        def embed(self, views: torch.Tensor, domain: int, *, autocast: bool = False) -> torch.Tensor:
-            return super().embed(views, domain, autocast=half)
 
     torch.set_num_threads(settings.threads)
-    model = Halved.load(model_folder(settings, backbone, native=True))
+    folder_of = model_folder(settings, backbone, native=True)
+    model = isthmus.load(folder_of, precision="bfloat16" if half else "float32")
     count = settings.large if backbone == "resnet50" else settings.images
     files = sorted(folder.iterdir())[:count]
     part = settings.work / f"folder-{count}"

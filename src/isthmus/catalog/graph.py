@@ -110,7 +110,7 @@ def build_graph(
         for first in range(0, len(vectors), ADDED):
             if stop is not None and stop.is_set():
                 raise StoppedError
-            index.add(vectors[first : first + ADDED])
+            _own(index, "add")(vectors[first : first + ADDED])
     storage = faiss.downcast_index(index.storage)
     stored: Vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * dim).reshape(index.ntotal, dim)
     # Half way towards everything: what is measured on a sample is not quite what the next queries get.
@@ -159,8 +159,14 @@ def _search(index: Any, queries: Vectors, count: int, effort: int, threads: int)
     faiss = load_faiss()
     _use_threads(faiss, threads if len(queries) >= MANY else 1)
     params = faiss.SearchParametersHNSW(efSearch=max(effort, count))
-    found: Numbers = index.search(np.ascontiguousarray(queries, np.float32), count, params=params)[1]
+    found: Numbers = _own(index, "search")(np.ascontiguousarray(queries, np.float32), count, params=params)[1]
     return found
+
+
+def _own(index: Any, method: str) -> Any:
+    """FAISS' own method: `faiss.contrib.torch_utils`, which others import (pytorch-metric-learning does), puts one in
+    its place that takes tensors and knows no search parameters."""
+    return getattr(index, f"{method}_numpy", None) or getattr(index, method)
 
 
 def _use_threads(faiss: Any, threads: int) -> None:

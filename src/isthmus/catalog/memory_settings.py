@@ -23,7 +23,7 @@ class MemorySettings:
 
     kind: Literal["auto", "flat", "hnsw"] = "auto"
     recall: float = 0.98
-    max_mb: int = 2048
+    max_mb: int = 4096
     background: bool = False
     flat_below: int = 20_000
     threads: int = 0

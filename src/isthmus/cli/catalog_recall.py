@@ -25,7 +25,7 @@ def recall(
     k: Annotated[int, typer.Option("-k", help="Hits to compare.", min=1)] = 10,
     memory: Annotated[str, typer.Option(help="As served: auto, flat or hnsw; off: the table's own index.")] = "auto",
     wanted: Annotated[float, typer.Option(help="Wanted recall of the graph in memory.")] = 0.98,
-    memory_mb: Annotated[int, typer.Option(help="That the vectors in memory may take.", min=1)] = 2048,
+    memory_mb: Annotated[int, typer.Option(help="That the vectors in memory may take.", min=1)] = 4096,
     storage: Storage = None,
     json: Json = False,
 ) -> None:

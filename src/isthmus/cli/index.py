@@ -37,6 +37,7 @@ def index(
     sync: Annotated[bool, typer.Option("--sync", help="Also remove items whose image is gone from PHOTOS.")] = False,
     on_bad: Annotated[str, typer.Option(help="Unreadable images: skip (and list) or raise.")] = "skip",
     workers: Annotated[int | None, typer.Option(help="Threads that read and decode; 2 if not given.", min=0)] = None,
+    precision: Annotated[str, typer.Option(help="That the model computes in: float32 or bfloat16.")] = "float32",
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Embed on a Ray cluster: auto, local, host:port or ray://...")
     ] = None,
@@ -52,7 +53,9 @@ def index(
     from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
+    from isthmus.models.precision import check_precision, set_precision
 
+    check_precision(precision)
     policy = how(on_bad)
     sizes = {"actors": ray_actors, "cpus": ray_cpus, "gpus": ray_gpus}
     check_ray(ray, sizes, workers=workers, plan=plan)
@@ -62,8 +65,10 @@ def index(
     place = read_options(storage)
     found = Catalog.exists(out, storage_options=place)
     catalog = Catalog.open(out, model, storage_options=place) if found else None
+    if catalog is not None:
+        set_precision(catalog.model, precision)
     if plan:
-        estimate = planned(catalog, model, photos, domain, workers)
+        estimate = planned(catalog, model, photos, domain, workers, precision)
         print_json(estimate.to_dict()) if json else print(estimate.text())
         return
     with reach(ray, sizes) as cluster:
@@ -71,6 +76,7 @@ def index(
             # A mistake in the images or their metadata should not leave an empty catalog behind.
             check_metadata(metadata, ready(model, photos, domain)[0], photos)
             catalog = Catalog.create(out, model, domain=domain, storage_options=place)
+            set_precision(catalog.model, precision)
         options: dict[str, Any] = {"metadata": metadata, "domain": domain, "on_bad": policy, "thorough": thorough}
         if cluster is None:
             write(catalog, photos, {**options, "workers": workers}, sync=sync, json=json)
@@ -135,13 +141,18 @@ def check_metadata(metadata: str | None, manifest: Manifest, photos: str) -> Non
         table.require_match(row.id for row in manifest)
 
 
-def planned(catalog: Catalog | None, model: str, photos: str, domain: str | None, workers: int) -> Any:
+def planned(
+    catalog: Catalog | None, model: str, photos: str, domain: str | None, workers: int, precision: str = "float32"
+) -> Any:
     """The plan of embedding what is not in the catalog yet."""
     from isthmus.catalog.embed import plan_embedding
     from isthmus.catalog.ingest import read_images, rows_to_embed
 
     if catalog is None:
+        from isthmus.models.precision import set_precision
+
         manifest, loaded = ready(model, photos, domain)
+        set_precision(loaded, precision)
         return plan_embedding(loaded, manifest.rows, workers=workers)
     rows = rows_to_embed(catalog.items, read_images(photos, catalog.facts, domain))
     return plan_embedding(

@@ -73,7 +73,8 @@ class Cluster:
         if sync and (not isinstance(images, (str, Path)) or not Path(images).is_dir()):
             name = show_name(images) if isinstance(images, (str, Path)) else "a manifest"
             raise IsthmusError(f"A catalog is synchronised with a folder, and {name} is none; check the path.")
-        reader = RayReader(self.address, self.share, absolute(place), catalog.facts.fingerprint)
+        precision = getattr(catalog.model, "precision", "float32")
+        reader = RayReader(self.address, self.share, absolute(place), catalog.facts.fingerprint, precision)
         options = Options(on_bad, 0, thorough, prune=sync)
         with stoppable():
             return write_images(

@@ -60,6 +60,7 @@ class RayReader:
     share: Share
     model: str
     fingerprint: str
+    precision: str = "float32"
     _said: bool = field(default=False, init=False)
 
     def __call__(self, writer: Writer) -> Generator[list[Seen], None, None]:
@@ -105,7 +106,14 @@ class RayReader:
             share.say(self.address)
             self._said = True
         errand = Errand(
-            __version__, self.model, self.fingerprint, writer.centring, share.cpus, share.gpus, _some_sources(rows)
+            __version__,
+            self.model,
+            self.fingerprint,
+            writer.centring,
+            share.cpus,
+            share.gpus,
+            _some_sources(rows),
+            precision=self.precision,
         )
         texts = [pack(_to_travel(number, part)) for number, part in enumerate(taken)]
         back = 0

@@ -87,6 +87,7 @@ class Errand:
         sources: a few images that the driver sees.
         known: reference to the sorted `mark`s of what the catalog has, so that it is not embedded again.
         notes: the `Notes`.
+        precision: that the model computes in.
     """
 
     version: str
@@ -98,6 +99,7 @@ class Errand:
     sources: tuple[str, ...]
     known: Any = None
     notes: Any = None
+    precision: str = "float32"
 
     def prepare(self) -> tuple[Embedder, Marks]:
         """The model and the marks, once this node has turned out to be fit for the work.
@@ -106,6 +108,7 @@ class Errand:
             IsthmusError: another version of Isthmus, a model or image that this node doesn't see, or no GPU.
         """
         from isthmus.models.encoder import Model
+        from isthmus.models.precision import set_precision
 
         check_version(self.version)
         check_sources(self.sources)
@@ -120,6 +123,7 @@ class Errand:
                 f"The model {self.model} is {model.fingerprint} on node {here()} of the Ray cluster, and the catalog's "
                 f"is {self.fingerprint}: put the same model on all nodes."
             )
+        set_precision(model, self.precision)
         if self.gpus:
             _to_gpu(model)
         if self.known is None:

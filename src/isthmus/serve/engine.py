@@ -23,6 +23,7 @@ from isthmus.catalog.store import Catalog
 from isthmus.config.sizes import sides
 from isthmus.errors import IsthmusError
 from isthmus.models.domains import DomainChooser
+from isthmus.models.precision import set_precision
 from isthmus.serve.batcher import Batcher
 from isthmus.serve.choice import find_chooser
 from isthmus.serve.errors import ApiError, busy, from_isthmus
@@ -107,6 +108,7 @@ class Engine:
     def __init__(
         self, catalog: Catalog, settings: ServeSettings, *, model: str | None = None, before: Engine | None = None
     ) -> None:
+        set_precision(catalog.model, settings.precision)
         if not isinstance(catalog.model, Locked):
             catalog.use(Locked(catalog.model))
         self.catalog = catalog
