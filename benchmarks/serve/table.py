@@ -133,8 +133,8 @@ def _throughput(result: dict[str, Any]) -> str:
             "add / alone", "add / bound", "bound / alone"]  # fmt: skip
     return (
         f"## Embedding a folder (224 px, JPEGs of 500 x 375)\n\n{lines(head, rows)}\n\nThe rows in bfloat16 are "
-        "of `precision=bfloat16`. The package has no OpenVINO and no int8 backend; nothing is claimed of them. Resident "
-        "memory at the end "
+        "of `precision=bfloat16`. The package has no OpenVINO and no int8 backend; nothing is claimed of them. "
+        "Resident memory at the end "
         f"{result['memory']['resident']:.0f} MB, at most {result['memory']['peak']:.0f} MB."
     )
 
