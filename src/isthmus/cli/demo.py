@@ -62,6 +62,7 @@ def demo(
     query = images.example.path
     print(f"\nLook at {report} and {hits}. Then try:")
     print(f"  isthmus search {out / 'catalog'} {query} -k 10 --save hits.png")
+    print(f"  isthmus serve {out / 'catalog'}  # a page to draw on; needs  pip install '.[serve]'")
     print("  isthmus check YOUR_SKETCHES YOUR_PHOTOS")
     print("  isthmus translate --source photo=YOUR_PHOTOS --target sketch=YOUR_SKETCHES --out made --limit 16 --report")
 
