@@ -212,6 +212,8 @@ def test_an_image_is_chosen_corrected_pasted_and_refused(opened: Callable[..., A
         with page.expect_response("**/api/search/image") as answer:
             page.evaluate(GIVE, [list(photo.getvalue()), "image/png", kind])
         assert answer.value.status == 200
+    # The answer is here, but perhaps not shown yet; showing it takes a notice away.
+    until(page, "document.getElementById('results').getAttribute('aria-busy') === 'false'")
     page.evaluate(GIVE, [list(b"text"), "text/plain", "drop"])
     says(page, "That is no image", "#notice")
     assert page.locator("#shown").is_visible()
