@@ -183,7 +183,6 @@ def test_the_graph_has_the_wanted_recall_also_behind_filters(
 
 
 @needs_faiss
-@needs_faiss
 def test_the_graph_is_the_same_beside_a_library_that_changes_faiss() -> None:
     """pytorch-metric-learning has FAISS take tensors, by other methods in the place of its own."""
     code = (
@@ -199,6 +198,7 @@ def test_the_graph_is_the_same_beside_a_library_that_changes_faiss() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@needs_faiss
 def test_the_recall_report_is_of_the_search_in_use(large: tuple[Catalog, dict[str, Any], dict[str, float]]) -> None:
     catalog, _, _ = large
     report = recall_report(catalog, 50)

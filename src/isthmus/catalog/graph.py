@@ -23,6 +23,7 @@ EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 ADDED = 4096  # rows between two looks at whether to stop
 SAMPLE = 200
 TOP = 10
+APART = 3.0
 MANY = 64  # fewer queries than that are searched by one thread: starting others takes longer
 BYTES = 2 * LINKS * 4 + 60  # of the graph, an item
 Numbers = np.ndarray[Any, Any]
@@ -123,10 +124,12 @@ def build_graph(
 def _least_effort(index: Any, vectors: Vectors, wanted: float, threads: int) -> tuple[int, float]:
     rows = np.unique(np.linspace(0, len(vectors) - 1, SAMPLE).astype(np.int64))
     own = vectors[rows]
-    # A drawing is no item: what lies between two items is harder to find the neighbours of.
-    between = own + vectors[rows[::-1] // 2]
-    between /= np.maximum(np.linalg.norm(between, axis=1, keepdims=True), 1e-12)
-    queries = np.concatenate([own, between]).astype(np.float32)
+    # A drawing is no item: its cosine with the items that it means may be .4, and what lies apart from all items is
+    # harder to find the neighbours of. So the others are items with three times their length of noise: a cosine of .32.
+    noise = np.random.default_rng(0).standard_normal(own.shape)
+    apart = own + APART * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    queries = np.concatenate([own, apart]).astype(np.float32)
     count = min(TOP, len(vectors))
     best = best_scores(queries, vectors, count)
     recall = 0.0
