@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from serve_zoo import ITEMS, item_id, make_catalog, metadata
 
@@ -98,8 +98,14 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     return make_catalog(tmp_path_factory.mktemp("filters"))
 
 
+# The engine makes `true` of two lists that have nothing in common, also for what is missing.
+DISJOINT = {"any": [{"not": {"column": "brand", "in": [one]}} for one in ("Acme", "Umbra")]}
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(node=FILTERS)
+@example(node=DISJOINT)
+@example(node={"not": {"all": [{"column": "price", "in": [5.0]}, {"column": "price", "in": [0]}]}})
 def test_a_filter_lets_pass_what_brute_force_does(catalog: Catalog, node: dict[str, Any]) -> None:
     condition = read_filter(json.loads(json.dumps(node)), served_columns(catalog.columns))
     found = {row["id"] for row in catalog.items.read(["id"], compile_where(condition, catalog.columns))}

@@ -143,18 +143,33 @@ def find_column(name: str, columns: Columns) -> str:
     raise IsthmusError(f"The catalog has no column {name!r} to filter by; it has: {listed}.")
 
 
-def _sql(condition: Condition, columns: Columns) -> str:
-    if isinstance(condition, (All, Any_)):
-        word = " AND " if isinstance(condition, All) else " OR "
-        if not condition.parts:
-            return "true" if isinstance(condition, All) else "false"
-        return "(" + word.join(_sql(part, columns) for part in condition.parts) + ")"
+def _sql(condition: Condition, columns: Columns, opposite: bool = False) -> str:
+    """The condition, or its opposite: NOT stands before single comparisons only.
+
+    The engine takes `NOT a IN (1) OR NOT a IN (2)` for true, also where a is missing. So an item without a value is
+    kept out by name there; with nothing but AND and OR above, false is as good as unknown.
+    """
     if isinstance(condition, Not):
-        return f"(NOT {_sql(condition.part, columns)})"
+        return _sql(condition.part, columns, not opposite)
+    if isinstance(condition, (All, Any_)):
+        every = isinstance(condition, All) != opposite
+        if not condition.parts:
+            return "true" if every else "false"
+        parts = [_sql(part, columns, opposite) for part in condition.parts]
+        return "(" + (" AND " if every else " OR ").join(parts) + ")"
     name = find_column(condition.column.name, columns)
-    kind = columns[name]
     if isinstance(condition, Missing):
-        return f"(`{name}` IS NULL)"
+        return f"(`{name}` IS {'NOT ' if opposite else ''}NULL)"
+    single = _single(condition, name, columns)
+    if not opposite:
+        return single
+    if isinstance(condition, OneOf):
+        return f"(`{name}` IS NOT NULL AND NOT {single})" if condition.values else "true"
+    return f"(NOT {single})"
+
+
+def _single(condition: Compare | OneOf | Like, name: str, columns: Columns) -> str:
+    kind = columns[name]
     if isinstance(condition, Like):
         if kind != "text":
             raise IsthmusError(f"LIKE compares text, and the column '{name}' holds {kind}s; use =, <, > instead.")
