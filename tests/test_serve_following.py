@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,6 +88,8 @@ def test_a_model_that_is_not_here_leaves_the_old_in_service_and_is_told(
     reembed(tmp_path / "catalog", Other())
     until(lambda: metric(served, "isthmus_superseded") == 1)
     until(lambda: "that one can't be had" in caplog.text)
+    time.sleep(0.3)
+    assert caplog.text.count("that one can't be had") == 1  # looked for again and again, and said once
     after = served.post("/api/search", json=asked).json()
     assert [hit["id"] for hit in after["hits"]] == [hit["id"] for hit in before]
     assert served.get("/api/catalog").json()["model"] == FakeModel().fingerprint
@@ -124,3 +127,15 @@ def test_no_search_is_lost_while_it_goes_over(tmp_path: Path) -> None:
         thread.join()
         assert answers == [200]
         until(lambda: old.closing)
+
+
+def test_the_engine_draws_and_computes_as_its_model_does(tmp_path: Path) -> None:
+    model = FakeModel()
+    model.preprocessing = SimpleNamespace(resize=96)  # type: ignore[attr-defined]
+    model.precision = "float32"  # type: ignore[attr-defined]
+    catalog = make_catalog(tmp_path, model=model)
+    for _ in range(2):  # the second meets a model that is guarded already
+        engine = Engine(catalog, ServeSettings(precision="bfloat16"))
+        assert engine.drawn_side == 96 and model.precision == "bfloat16"  # type: ignore[attr-defined]
+        assert engine.memory is not None
+        engine.memory.close()

@@ -108,9 +108,9 @@ class Engine:
     def __init__(
         self, catalog: Catalog, settings: ServeSettings, *, model: str | None = None, before: Engine | None = None
     ) -> None:
-        set_precision(catalog.model, settings.precision)
-        if not isinstance(catalog.model, Locked):
-            catalog.use(Locked(catalog.model))
+        guarded = catalog.model if isinstance(catalog.model, Locked) else Locked(catalog.model)
+        set_precision(guarded.model, settings.precision)
+        catalog.use(guarded)
         self.catalog = catalog
         self.settings = settings
         self.metrics: Metrics = before.metrics if before is not None else Metrics()
@@ -121,7 +121,7 @@ class Engine:
         if settings.memory != "off":
             wanted = MemorySettings(settings.memory, settings.recall, settings.memory_mb, background=True)
             self.memory = use_memory(catalog, wanted)
-        preprocessing = getattr(catalog.model, "preprocessing", None)
+        preprocessing = getattr(guarded.model, "preprocessing", None)
         self.drawn_side = DRAWN if preprocessing is None else min(2048, max(16, *sides(preprocessing.resize)))
         self.closing = False
         self._model = ThreadPoolExecutor(1, "isthmus-model")

@@ -35,6 +35,7 @@ class Following:
         self._asked: dict[Engine, int] = {engine: 0}
         self._watch: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._said = ""
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -66,7 +67,9 @@ class Following:
                 # In a thread of its own: loading a model takes seconds that no search should wait for.
                 newer = await loop.run_in_executor(None, self._newer)
             except IsthmusError as error:
-                log.warning("The catalog is of another model by now, and that one can't be had: %s", error)
+                if str(error) != self._said:  # once, not every few seconds
+                    log.warning("The catalog is of another model by now, and that one can't be had: %s", error)
+                self._said = str(error)
                 continue
             except Exception as error:  # whatever it is, the service goes on, and looks again
                 log.error("Looking for a newer catalog failed.", exc_info=error)
