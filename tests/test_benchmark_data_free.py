@@ -86,6 +86,7 @@ def test_each_row_changes_what_its_name_says(images: Path) -> None:
             "proxy_weight": 1.0,
             "distillation_weight": 0.0,
         },
+        "upper-maps": {"images": "folders", "labels": "given", "proxy_weight": 1.0, "distillation_weight": 0.0},
         "data-free-scratch": {"students": "scratch", "readout": "embedding", "train": "all", "stages": 0},
         "data-free-weights": {"students": "weights", "readout": "embedding", "train": "all", "stages": 0},
         "embedding-only": {},

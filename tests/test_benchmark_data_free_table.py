@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,23 @@ def test_figures_by_hand(results: DataFreeResults) -> None:
     assert lines["posteriors"].closed["known"] == pytest.approx((0.75 - 0.25) / 0.5)  # over its own seed
     assert method.closed["held-out"] is None  # the upper bound is no better there
     assert [line.data_free for line in lines.values()] == [True, True, True, False]
+
+
+def test_the_better_of_two_upper_bounds_closes_the_gap(results: DataFreeResults, tmp_path: Path) -> None:
+    flat: Lists = ([0.25, 0.25], [0.25])
+    for name, best in (("below", 0.5), ("above", 1.0)):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "independent", folder)
+        (folder / "upper-maps").mkdir()
+        for seed in (0, 1):
+            made = record("upper-maps", seed, ([best, best], [best]), flat, data_free=False)
+            (folder / "upper-maps" / f"{seed}.json").write_text(json.dumps(made))
+        found = DataFreeResults.read(folder)
+        assert found is not None
+        lines = {line.row.name: line for line in compile_data_free(found, draws=10)}
+        bound = max(best, 0.75)
+        assert lines["data-free"].closed["known"] == pytest.approx((0.5 - 0.25) / (bound - 0.25))
+        assert lines["upper-bound"].closed["known"] == pytest.approx((0.75 - 0.25) / (bound - 0.25))
 
 
 def test_pages_say_what_the_figures_are(results: DataFreeResults, tmp_path: Path) -> None:

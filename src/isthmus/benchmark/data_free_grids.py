@@ -125,7 +125,7 @@ def notes_of(results: DataFreeResults) -> list[str]:
         f"classes that they know ({' / '.join(about['domains'])}), which caps what can be learned from them.",
         "Method - row: mAP of the method minus this row's over the seeds that both have, both directions alike, in "
         "points [95 % interval, bootstrap over queries]; embedding - row: the same of its embedding alone. Gap closed: "
-        "(row - own features) / (upper bound - own features) in mAP of both directions.",
+        "(row - own features) / (the better of the upper bounds - own features) in mAP of both directions.",
         "mAP is standard mAP@all; P@k stops at the gallery's size where it is below 200; mAP@10hits is what the "
         "paper's public code computes: it stops at the first 10 hits, and compares with no other figure. CPU min: of "
         "this row's run and its measuring, without the teachers'.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmark.data_free_measure import HELD_OUT, KNOWN, METRICS
-from isthmus.benchmark.data_free_rows import EMBEDDING, METHOD, OWN, ROWS, UPPER, DataFreeRow
+from isthmus.benchmark.data_free_rows import EMBEDDING, METHOD, OWN, ROWS, UPPER, UPPER_MAPS, DataFreeRow
 from isthmus.benchmark.results import Results
 from isthmus.benchmark.table import DRAWS
 from isthmus.evaluate.intervals import Difference
@@ -166,14 +166,17 @@ def _accuracy(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def gap_closed(part: Results, row: str) -> float | None:
     """(row - own features) / (upper bound - own features) in mAP of both directions, over the seeds that all have.
 
-    None where one of them is missing, or where the upper bound is no better than the own features.
+    The upper bound is the better of the two. None where one of them is missing, or where neither is better than the
+    own features.
     """
-    if not all(name in part.rows for name in (OWN, UPPER)):
+    bounds = [name for name in (UPPER, UPPER_MAPS) if name in part.rows]
+    if OWN not in part.rows or not bounds:
         return None
-    common = [run for run in part.rows[row] if run in part.rows[OWN] and run in part.rows[UPPER]]
+    common = [run for run in part.rows[row] if all(run in part.rows[name] for name in (OWN, *bounds))]
     if not common:
         return None
-    own, upper, mine = (sum(_both(part.rows[name][run]) for run in common) for name in (OWN, UPPER, row))
+    own, mine, *uppers = (sum(_both(part.rows[name][run]) for run in common) for name in (OWN, row, *bounds))
+    upper = max(uppers)
     return (mine - own) / (upper - own) if upper > own else None
 
 
