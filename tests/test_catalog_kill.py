@@ -127,8 +127,9 @@ def test_a_killed_reembedding_leaves_the_old_or_the_new_and_goes_on(worker: Work
         if log.exists() or catalog.facts.fingerprint == new.fingerprint:
             break
         kept.append(progress(home))
+    said = len(logged(log))
     worker.start("reembed", home=home, delay=0.0, log_to=log)
-    wait_for(log.exists)
+    wait_for(lambda: len(logged(log)) > said)
     switched, embedded = logged(log)[-1]
     assert switched and embedded <= PICTURES - kept[-1] < PICTURES
     catalog = Catalog.open(home / "catalog", new)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "isthmus"
 # A room imports rooms of smaller rank, and itself. The ground floor is one room.
-GROUND = ("errors", "io", "ops", "plan", "progress", "runtime")
+GROUND = ("errors", "io", "ops", "plan", "progress", "process", "runtime")
 ROOMS = (
     "config", "data", "models", "losses", "evaluate", "methods", "train", "translate", "report", "benchmark", "catalog",
     "export", "scale", "serve", "cli",

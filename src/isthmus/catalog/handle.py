@@ -8,8 +8,9 @@ Where the description is another, the catalog stays on the version that it has: 
 the switch, and writes are refused. LanceDB refuses them too, because a commit that starts from the version before an
 overwrite conflicts with it; that holds also where the switch falls between the look and the commit.
 
-A look is a request to the storage: a tenth of a millisecond on a disk, and tens of them on object storage, where each
-is paid for. A search uses the table many times; within `steady` it looks once, and is of one version from end to end.
+A look is a request to the storage: on a disk up to a millisecond through LanceDB's threads, and tens of them on object
+storage, where each is paid for. A search uses the table many times; within `steady` it looks once, and is of one
+version from end to end. On a disk the time of change of the folder of versions says whether there is one to look for.
 That a handle never moves holds for our own changes too: each is made through a handle of its own.
 """
 
@@ -17,10 +18,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+from isthmus.catalog.storage import is_remote
 from isthmus.catalog.table import DESCRIPTION, TABLE, connect, explained
+
+SETTLED = 2 * 10**9  # nanoseconds: a folder changed more recently may change again within one tick of its clock
+TRUST = 1.0  # seconds: network file systems tell of changes made elsewhere later than they list them
 
 
 class Source(Protocol):
@@ -60,6 +67,8 @@ class Live:
         self._lock = threading.Lock()
         self._steady = threading.local()
         self._refused = -1
+        self._versions = None if is_remote(place) else Path(place) / f"{TABLE}.lance" / "_versions"
+        self._unchanged: tuple[int, float] | None = None  # the folder's time of change, and until when it is believed
         # One connection for all: LanceDB's caches of an index belong to it.
         self._connection = connect(place, storage_options, follow=False)
         first = self.private()
@@ -99,7 +108,11 @@ class Live:
             return table if description(table) == self._description else None
 
     def _newest(self) -> tuple[int, Any]:
+        if self._is_newest():
+            return self._kept
         with explained(self.place):
+            # Before the look: what is committed in between has the next one look again.
+            now, changed = time.time_ns(), self._changed()
             newest = int(self._probe.version)
             with self._lock:
                 if newest not in (self._kept[0], self._refused):
@@ -109,7 +122,22 @@ class Live:
                         self._kept, self._refused = (version, table), -1
                     else:
                         self._refused = version
+                settled = changed and now - changed > SETTLED
+                self._unchanged = (changed, time.monotonic() + TRUST) if settled else None
                 return self._kept
+
+    def _is_newest(self) -> bool:
+        known = self._unchanged
+        return known is not None and time.monotonic() < known[1] and self._changed() == known[0]
+
+    def _changed(self) -> int:
+        """When a version was last added, in nanoseconds; 0 where that can't be said."""
+        if self._versions is None:
+            return 0
+        try:
+            return self._versions.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def private(self, version: int | None = None) -> Any:
         """A handle of its own, on the newest version of any description or on the given one."""

@@ -20,6 +20,7 @@ from isthmus.catalog.memory_settings import MemorySettings, State
 from isthmus.catalog.search import BLOCK, DEEP, Found
 from isthmus.catalog.snapshot import Part, Snapshot, joined, read_snapshot
 from isthmus.errors import IsthmusError
+from isthmus.process import release_memory
 
 if TYPE_CHECKING:
     from isthmus.catalog.store import Catalog
@@ -165,6 +166,7 @@ class Memory:
         if found.graph is None and _worn(found):
             found = Snapshot(found.version, (joined(found.parts),), found.known)
         self._snapshot, self._failed = found, None
+        release_memory()  # what reading and building took beside
 
     def _due(self, snapshot: Snapshot) -> bool:
         if snapshot.graph is not None and not _worn(snapshot):

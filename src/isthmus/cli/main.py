@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from isthmus import __version__
 from isthmus.cli.common import visible
 from isthmus.errors import IsthmusError
+from isthmus.process import keep_memory
 
 # In the order of the work: this is the order of `isthmus --help`.
 VERBS = (
@@ -144,6 +145,7 @@ def main() -> None:
         # File names need not be valid Unicode, and the terminal need not be UTF-8: show, never fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    keep_memory()
     try:
         build()(prog_name="isthmus")
     except KeyboardInterrupt:

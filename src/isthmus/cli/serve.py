@@ -40,7 +40,9 @@ def serve(
 ) -> None:
     """Serve a catalog: searches over HTTP, and a page to draw on."""
     from isthmus.cli.common import parse_settings
+    from isthmus.process import wait_awake
 
+    wait_awake()
     named: dict[str, Any] = {"host": host, "port": port, "feedback": feedback}
     named |= {"token": _token(token_file), "read_token": _token(read_token_file)}
     given = {name: value for name, value in named.items() if value is not None}

@@ -25,6 +25,7 @@ from isthmus.models.card import refuse_translator
 from isthmus.models.modules import Encoder, Towers, active_domain, build_encoder
 from isthmus.models.precision import Precision, set_precision
 from isthmus.ops import normalise
+from isthmus.process import keep_memory
 from isthmus.progress import track
 
 BESIDE = ("domains.json",)
@@ -251,6 +252,7 @@ class Model:
     @classmethod
     def load(cls, path: str | Path) -> Model:
         """Read a model folder, or a run folder that holds one."""
+        keep_memory()
         folder = Path(path)
         if (folder / "model" / "config.json").is_file():
             folder = folder / "model"

@@ -21,6 +21,7 @@ from isthmus.methods import find_method
 from isthmus.methods.base import Judging, Method, Processes, Trainee, Verdict
 from isthmus.methods.judge import score_for
 from isthmus.models.modules import freeze_norms
+from isthmus.process import keep_memory
 from isthmus.train.build import build_fabric, build_optimizer, place
 from isthmus.train.checkpoint import (
     Progress,
@@ -54,6 +55,7 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, out: Path, fabric: Fabric | None = None, *, screening: bool = True) -> None:
+        keep_memory()
         seed_everything(config.seed)
         self.config, self.out = config, out
         kind = find_method(config.method)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isthmus.errors import IsthmusError
 from isthmus.io import fingerprint
+from isthmus.process import keep_memory
 
 # name -> "module:class"; imported when asked for, as some need optional packages.
 TRANSLATORS: dict[str, str] = {
@@ -122,6 +123,7 @@ class TranslatorChoice:
 
     def build(self) -> Translator:
         """The translator, ready to work."""
+        keep_memory()
         kind = translator_class(self.name)
         return kind(_validated(kind, self.settings))
 
