@@ -28,3 +28,7 @@ def test_bad_input_is_one_sentence(cli_world: World) -> None:
     refused("catalog", "recall", place, "--memory", "fast", says=("--memory", "auto, flat, hnsw or off"))
     refused("catalog", "recall", place, "--wanted", 2, says=("recall",))
     refused("catalog", "recall", place, "--images", "nowhere", says=("nowhere",))
+    refused("catalog", "recall", place, "--tune", 0.9, says=("has no index to tune", "exact"))
+    photos, run = cli_world.folder / "photo", cli_world.folder / "runs" / "syncdr"
+    refused("index", run, photos, "--out", place, "--recall", 0.9, says=("--recall", "--tune"))
+    refused("index", run, photos, "--out", cli_world.folder / "new", "--recall", 1.5, says=("recall", "at most 1"))

@@ -109,6 +109,7 @@ def describe(items: Items, facts: Facts) -> dict[str, Any]:
         "metadata": dict(items.kinds()),
         "search": "exact" if index is None else "approximate",
         "indexed": 0 if index is None else index[0],
+        "effort": None if index is None else items.effort().to_dict(),
         "index_above": facts.index_above,
         "version": items.version,
         "created": facts.created,

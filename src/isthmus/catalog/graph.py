@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from isthmus.catalog.embed import Vectors
+from isthmus.catalog.trial import SAMPLE, TOP, halfway, kth_best, recall_of, trial_queries
 from isthmus.errors import IsthmusError, need_extra
 
 LINKS = 32
 BUILD_EFFORT = 100
 EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 ADDED = 4096  # rows between two looks at whether to stop
-SAMPLE = 200
-TOP = 10
-APART = 3.0
+BLOCK = 16_384
 MANY = 64  # fewer queries than that are searched by one thread: starting others takes longer
 BYTES = 2 * LINKS * 4 + 60  # of the graph, an item
 Numbers = np.ndarray[Any, Any]
@@ -114,8 +113,7 @@ def build_graph(
             _own(index, "add")(vectors[first : first + ADDED])
     storage = faiss.downcast_index(index.storage)
     stored: Vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * dim).reshape(index.ntotal, dim)
-    # Half way towards everything: what is measured on a sample is not quite what the next queries get.
-    effort, recall = _least_effort(index, stored, wanted + (1 - wanted) / 2, threads)
+    effort, recall = _least_effort(index, stored, halfway(wanted), threads)
     if recall < wanted:
         return None
     return Graph(index, stored, effort, recall, time.perf_counter() - start, threads)
@@ -123,39 +121,15 @@ def build_graph(
 
 def _least_effort(index: Any, vectors: Vectors, wanted: float, threads: int) -> tuple[int, float]:
     rows = np.unique(np.linspace(0, len(vectors) - 1, SAMPLE).astype(np.int64))
-    own = vectors[rows]
-    # A drawing is no item: its cosine with the items that it means may be .4, and what lies apart from all items is
-    # harder to find the neighbours of. So the others are items with three times their length of noise: a cosine of .32.
-    noise = np.random.default_rng(0).standard_normal(own.shape)
-    apart = own + APART * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
-    queries = np.concatenate([own, apart]).astype(np.float32)
-    count = min(TOP, len(vectors))
-    best = best_scores(queries, vectors, count)
+    queries, count = trial_queries(vectors[rows]), min(TOP, len(vectors))
+    best = kth_best(queries, (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK)), count)
     recall = 0.0
     for effort in EFFORTS:
-        found = _search(index, queries, count, effort, threads)
-        right = np.array(
-            [
-                (vectors[slots[slots >= 0]] @ query >= score - 1e-6).sum() / count
-                for slots, query, score in zip(found, queries, best, strict=True)
-            ]
-        )
-        recall = float(min(right[: len(own)].mean(), right[len(own) :].mean()))
+        found = [vectors[slots[slots >= 0]] for slots in _search(index, queries, count, effort, threads)]
+        recall = recall_of(queries, found, best, count, len(rows))
         if recall >= wanted:
             break
     return effort, recall
-
-
-def best_scores(queries: Vectors, vectors: Vectors, count: int) -> Numbers:
-    """The score (q,) of each query's `count`-th nearest vector, in blocks of bounded memory."""
-    best = np.empty((len(queries), 0), np.float32)
-    for start in range(0, len(vectors), 16_384):
-        best = np.concatenate([best, queries @ vectors[start : start + 16_384].T], axis=1)
-        if best.shape[1] > count:
-            best = np.partition(best, -count, axis=1)[:, -count:]
-    result: Numbers = best.min(axis=1)
-    return result
 
 
 def _search(index: Any, queries: Vectors, count: int, effort: int, threads: int) -> Numbers:

@@ -85,7 +85,7 @@ def write_images(
         reader=reader,
     ).run()
     changes.unmatched = tables[-1].unmatched if metadata is not None else 0
-    changes.index = items.tidy(facts.index_above)
+    changes.index = items.tidy(facts.index_above, facts.recall)
     return changes
 
 

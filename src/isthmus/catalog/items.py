@@ -21,6 +21,7 @@ from isthmus.catalog.columns import (
     schema,
     to_arrow,
 )
+from isthmus.catalog.effort import RECALL, Effort, changed_much, choose_effort, keep_effort, read_effort
 from isthmus.catalog.embed import Vectors
 from isthmus.catalog.filters import ids_in
 from isthmus.catalog.handle import Source
@@ -30,7 +31,6 @@ from isthmus.errors import IsthmusError
 
 IDS_AT_ONCE = 10_000
 FRAGMENTS = 100  # more files than that slow every search down
-REFINE = 5
 T = TypeVar("T")
 
 
@@ -218,11 +218,27 @@ class Items:
                 return int(config.num_indexed_rows or 0), int(config.num_unindexed_rows or 0)
         return None
 
-    def tidy(self, index_above: int) -> str | None:
-        """Build, extend or compact where it pays; returns what was done, in words."""
+    def effort(self) -> Effort:
+        """What a search of the approximate index spends."""
+        return self._of_version("effort", lambda: read_effort(self.table))
+
+    def tidy(self, index_above: int, wanted: float = RECALL) -> str | None:
+        """Build, extend or compact where it pays; returns what was done, in words.
+
+        Args:
+            index_above: number of items above which an approximate index is built.
+            wanted: recall@10 of a new index.
+        """
+        before, rows = self.effort(), self.count()
+        done = self._tidy(rows, index_above)
+        if self.indexed() is not None and changed_much(before, rows):
+            keep_effort(self, choose_effort(self, before.wanted if before.recall is not None else wanted))
+        return done
+
+    def _tidy(self, rows: int, index_above: int) -> str | None:
         from lancedb.index import HnswSq
 
-        rows, state = self.count(), self.indexed()
+        state = self.indexed()
         table = self.to_write()
         with explained(self.place):
             if state is None and rows > index_above:

@@ -232,7 +232,7 @@ class _Job:
             self.result.gone += self.write(items, changed, list(kinds)).bad
             items.remove_ids(sorted(gone))
             self.result.carried = len(changed) + len(gone)
-        items.tidy(self.facts.index_above)
+        items.tidy(self.facts.index_above, self.facts.recall)
         with explained(self.place):
             if NEXT in self.database.list_tables().tables:
                 self.database.drop_table(NEXT)

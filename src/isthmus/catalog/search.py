@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus.catalog.columns import SYSTEM, Value, matrix
+from isthmus.catalog.effort import ask_index
 from isthmus.catalog.embed import Vectors
 from isthmus.catalog.filters import ids_in
-from isthmus.catalog.items import REFINE, Items
-from isthmus.catalog.table import explained
+from isthmus.catalog.items import Items
 from isthmus.errors import IsthmusError
 
 if TYPE_CHECKING:
@@ -156,14 +156,8 @@ class Searcher:
         return search_blocks(queries, need, self._blocks(sql), self.items.place)
 
     def _approximate(self, query: Numbers, need: int, sql: str | None) -> Found:
-        items = self.items
-        with explained(items.place):
-            search = items.table.search(query).distance_type("cosine").limit(need + 8).refine_factor(REFINE)
-            if sql is not None:
-                search = search.where(sql, prefilter=True)
-            rows = search.with_row_id(True).select(["id", "vector", "_distance"]).to_arrow()
+        rows, vectors = ask_index(self.items, query, need, self.items.effort(), sql)
         found = Found()
-        vectors = matrix(rows.column("vector"), items.dim)
         found.take(query.astype(np.float64), vectors, rows["id"].to_pylist(), _places(rows), need)
         return found
 

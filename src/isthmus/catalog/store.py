@@ -12,6 +12,7 @@ from typing import Any, Literal
 from isthmus.catalog.changes import Changes, Options
 from isthmus.catalog.checkup import Report, describe, verify
 from isthmus.catalog.columns import Kind
+from isthmus.catalog.effort import RECALL, Effort, check_recall, choose_effort, keep_effort
 from isthmus.catalog.embed import Embedder, check_domain
 from isthmus.catalog.filters import Condition
 from isthmus.catalog.handle import Live
@@ -61,6 +62,7 @@ class Catalog:
         model_path: str | Path | None = None,
         centring: bool | None = None,
         index_above: int = 50_000,
+        recall: float = RECALL,
         storage_options: Mapping[str, str] | None = None,
     ) -> Catalog:
         """Make an empty catalog.
@@ -72,6 +74,7 @@ class Catalog:
             model_path: where the model can be loaded from, when `model` is given as an object.
             centring: whether vectors are centred with the domain's training mean; as the model does by itself if None.
             index_above: number of items above which an approximate index is built.
+            recall: wanted recall@10 of that index against exact search; measured when it is built.
             storage_options: credentials and endpoint of object storage, as LanceDB takes them.
 
         Raises:
@@ -91,6 +94,7 @@ class Catalog:
             model_relative=relative_to_catalog(source, place),
             centring=centring,
             index_above=index_above,
+            recall=check_recall(recall),
             created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         )
         table = create_table(place, facts, {}, storage_options)
@@ -285,6 +289,27 @@ class Catalog:
         sql = compile_where(where, self.columns) if where is not None else None
         for batch in self.items.scan(["id", "path", "hash", "domain", "label", *self.items.kinds()], sql):
             yield from batch.to_pylist()
+
+    def tune(self, recall: float | None = None) -> Effort:
+        """Choose anew how hard the approximate index looks, for a wanted recall, and keep it with the catalog.
+
+        Args:
+            recall: wanted recall@10 against exact search, in (0, 1]; as the catalog was made with if None.
+
+        Returns:
+            What was chosen, with the recall that it reached.
+
+        Raises:
+            IsthmusError: there is no index, as the catalog is small enough for exact search; or no such recall.
+        """
+        if self.items.indexed() is None:
+            raise IsthmusError(
+                f"The catalog {self.path} has no index to tune: up to {self.facts.index_above:,} items each search is "
+                "exact."
+            )
+        effort = choose_effort(self.items, self.facts.recall if recall is None else recall)
+        keep_effort(self.items, effort)
+        return effort
 
     def info(self) -> dict[str, Any]:
         """What the catalog is, as plain values; needs no model."""

@@ -40,6 +40,7 @@ class Facts:
         model: where the model was found when the catalog was made; empty when it was given as an object.
         centring: whether vectors were centred; None: as the model does by itself.
         index_above: number of items above which an approximate index is built.
+        recall: wanted recall@10 of that index.
         created: ISO time in UTC.
         format: version of the catalog's layout.
     """
@@ -52,6 +53,7 @@ class Facts:
     model_relative: str = ""
     centring: bool | None = None
     index_above: int = 50_000
+    recall: float = 0.98
     created: str = ""
     format: int = FORMAT
 

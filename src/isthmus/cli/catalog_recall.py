@@ -25,6 +25,12 @@ def recall(
     k: Annotated[int, typer.Option("-k", help="Hits to compare.", min=1)] = 10,
     memory: Annotated[str, typer.Option(help="As served: auto, flat or hnsw; off: the table's own index.")] = "auto",
     wanted: Annotated[float, typer.Option(help="Wanted recall of the graph in memory.")] = 0.98,
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            help="Have the table's own index look as hard as this takes from now on.", metavar="RECALL"
+        ),
+    ] = None,
     memory_mb: Annotated[int, typer.Option(help="That the vectors in memory may take.", min=1)] = 4096,
     storage: Storage = None,
     json: Json = False,
@@ -40,6 +46,14 @@ def recall(
     if memory not in ("auto", "flat", "hnsw", "off"):
         raise IsthmusError(f"--memory is auto, flat, hnsw or off, not {memory!r}.")
     opened = Catalog.open(catalog, model, storage_options=read_options(storage))
+    if tune is not None:
+        memory, effort = "off", opened.tune(tune)
+        if not json:
+            short = "" if (effort.recall or 0) >= tune else f", which no effort raises to {tune}"
+            print(
+                f"The index keeps {effort.open} candidates open and compares {effort.refine} times as many as are "
+                f"needed: recall@10 {effort.recall:.4f} on {effort.items} items{short}."
+            )
     asking = queries if images is None else _embedded(opened, images, domain)
     note = ""
     if memory == "off":

@@ -37,6 +37,9 @@ def index(
     sync: Annotated[bool, typer.Option("--sync", help="Also remove items whose image is gone from PHOTOS.")] = False,
     on_bad: Annotated[str, typer.Option(help="Unreadable images: skip (and list) or raise.")] = "skip",
     workers: Annotated[int | None, typer.Option(help="Threads that read and decode; 2 if not given.", min=0)] = None,
+    recall: Annotated[
+        float | None, typer.Option(help="Wanted recall@10 of the index of a large new catalog; 0.98.", metavar="R")
+    ] = None,
     precision: Annotated[str, typer.Option(help="That the model computes in: float32 or bfloat16.")] = "float32",
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Embed on a Ray cluster: auto, local, host:port or ray://...")
@@ -50,6 +53,7 @@ def index(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Embed images and store them in a catalog; run it again to go on or to add what is new."""
+    from isthmus.catalog.effort import check_recall
     from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
@@ -67,6 +71,13 @@ def index(
     catalog = Catalog.open(out, model, storage_options=place) if found else None
     if catalog is not None:
         set_precision(catalog.model, precision)
+    if recall is not None:
+        check_recall(recall)
+        if catalog is not None:
+            raise IsthmusError(
+                f"--recall is for a new catalog, and {out} is there already: use  isthmus catalog recall {out} --tune "
+                f"{recall}"
+            )
     if plan:
         estimate = planned(catalog, model, photos, domain, workers, precision)
         print_json(estimate.to_dict()) if json else print(estimate.text())
@@ -75,7 +86,8 @@ def index(
         if catalog is None:
             # A mistake in the images or their metadata should not leave an empty catalog behind.
             check_metadata(metadata, ready(model, photos, domain)[0], photos)
-            catalog = Catalog.create(out, model, domain=domain, storage_options=place)
+            wanted = {} if recall is None else {"recall": recall}
+            catalog = Catalog.create(out, model, domain=domain, storage_options=place, **wanted)
             set_precision(catalog.model, precision)
         options: dict[str, Any] = {"metadata": metadata, "domain": domain, "on_bad": policy, "thorough": thorough}
         if cluster is None:
