@@ -10,14 +10,14 @@ on object storage.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from isthmus.catalog.columns import matrix
 from isthmus.catalog.embed import Vectors
 from isthmus.catalog.table import explained
-from isthmus.catalog.trial import SAMPLE, TOP, halfway, kth_best, recall_of, trial_queries
+from isthmus.catalog.trial import TOP, halfway, kth_best, recall_of, trial_queries
 from isthmus.errors import IsthmusError
 from isthmus.io import stable_hash
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOTE = b"isthmus.effort"  # in the metadata of the field `vector`
 BLOCK = 16_384
+SAMPLE = 60  # of each sort of query: a search of the table takes milliseconds, and each effort tries them all
 RECALL = 0.98  # wanted where nobody said anything
 SPARE = 8  # candidates beyond what is needed: their true scores may change the order
 #: candidates kept open, and how many times as many as needed are compared by their whole vectors
@@ -84,17 +85,13 @@ def keep_effort(items: Items, effort: Effort) -> None:
     """Write it into the table's schema, as one version."""
     table = items.to_write()
     with explained(items.place):
-        # Named differently in older versions of LanceDB.
-        change: Callable[..., Any] = getattr(table, "update_field_metadata", None) or table.replace_field_metadata
-        _change(change, table, {NOTE.decode(): json.dumps(effort.to_dict())})
-
-
-def _change(change: Callable[..., Any], table: Any, values: dict[str, str]) -> None:
-    if change.__name__ == "replace_field_metadata":
+        # The older name replaces what the field has; it takes what was there along.
         old = {key.decode(): text.decode() for key, text in (table.schema.field("vector").metadata or {}).items()}
-        change("vector", {**old, **values})
-    else:
-        change("vector", values)
+        values = {**old, NOTE.decode(): json.dumps(effort.to_dict())}
+        if hasattr(table, "update_field_metadata"):
+            table.update_field_metadata({"path": "vector", "metadata": values})
+        else:
+            table.replace_field_metadata("vector", values)
 
 
 def choose_effort(items: Items, wanted: float, *, sample: int = SAMPLE) -> Effort:
@@ -118,8 +115,12 @@ def choose_effort(items: Items, wanted: float, *, sample: int = SAMPLE) -> Effor
     effort = USUAL
     for open_, refine in STEPS:
         effort = Effort(open_, refine, wanted, None, items.count())
-        found = [ask_index(items, query, count, effort)[1][:count] for query in queries]
-        recall = recall_of(queries, found, best, count, len(own))
+        recall = 1.0
+        for part in (slice(len(own), None), slice(0, len(own))):  # the harder half first: mostly it says no
+            found = [ask_index(items, query, count, effort)[1][:count] for query in queries[part]]
+            recall = min(recall, recall_of(queries[part], found, best[part], count))
+            if recall < halfway(wanted):
+                break
         effort = Effort(open_, refine, wanted, recall, items.count())
         if recall >= halfway(wanted):
             break

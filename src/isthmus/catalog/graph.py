@@ -126,7 +126,8 @@ def _least_effort(index: Any, vectors: Vectors, wanted: float, threads: int) -> 
     recall = 0.0
     for effort in EFFORTS:
         found = [vectors[slots[slots >= 0]] for slots in _search(index, queries, count, effort, threads)]
-        recall = recall_of(queries, found, best, count, len(rows))
+        halves = (slice(0, len(rows)), slice(len(rows), None))
+        recall = min(recall_of(queries[half], found[half], best[half], count) for half in halves)
         if recall >= wanted:
             break
     return effort, recall

@@ -39,23 +39,20 @@ def kth_best(queries: Vectors, blocks: Iterable[Vectors], count: int) -> Numbers
     return result
 
 
-def recall_of(queries: Vectors, found: Sequence[Vectors], best: Numbers, count: int, own: int) -> float:
-    """The lower of two mean recalls: of the first `own` queries, which are items, and of the others.
+def recall_of(queries: Vectors, found: Sequence[Vectors], best: Numbers, count: int) -> float:
+    """Mean share of the `count` nearest that were found.
 
     Args:
         queries: unit vectors (q, dim).
         found: for each the vectors (n, dim) that were found.
         best: `kth_best`.
         count: hits that there should be.
-        own: how many queries are items.
     """
-    right = np.array(
-        [
-            (vectors @ query >= score - SAME).sum() / count
-            for query, vectors, score in zip(queries, found, best, strict=True)
-        ]
-    )
-    return float(min(right[:own].mean(), right[own:].mean()))
+    shares = [
+        (vectors @ query >= score - SAME).sum() / count
+        for query, vectors, score in zip(queries, found, best, strict=True)
+    ]
+    return float(np.mean(shares))
 
 
 def halfway(wanted: float) -> float:

@@ -27,9 +27,7 @@ def recall(
     wanted: Annotated[float, typer.Option(help="Wanted recall of the graph in memory.")] = 0.98,
     tune: Annotated[
         float | None,
-        typer.Option(
-            help="Have the table's own index look as hard as this takes from now on.", metavar="RECALL"
-        ),
+        typer.Option(help="Have the table's own index look as hard as this takes from now on.", metavar="RECALL"),
     ] = None,
     memory_mb: Annotated[int, typer.Option(help="That the vectors in memory may take.", min=1)] = 4096,
     storage: Storage = None,

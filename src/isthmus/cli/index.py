@@ -53,7 +53,7 @@ def index(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Embed images and store them in a catalog; run it again to go on or to add what is new."""
-    from isthmus.catalog.effort import check_recall
+    from isthmus.catalog.effort import RECALL, check_recall
     from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
@@ -86,8 +86,8 @@ def index(
         if catalog is None:
             # A mistake in the images or their metadata should not leave an empty catalog behind.
             check_metadata(metadata, ready(model, photos, domain)[0], photos)
-            wanted = {} if recall is None else {"recall": recall}
-            catalog = Catalog.create(out, model, domain=domain, storage_options=place, **wanted)
+            wanted = RECALL if recall is None else recall
+            catalog = Catalog.create(out, model, domain=domain, storage_options=place, recall=wanted)
             set_precision(catalog.model, precision)
         options: dict[str, Any] = {"metadata": metadata, "domain": domain, "on_bad": policy, "thorough": thorough}
         if cluster is None:
