@@ -208,6 +208,11 @@ def test_an_image_is_chosen_corrected_pasted_and_refused(opened: Callable[..., A
     page.set_input_files("#file", {**file, "buffer": b"no image at all"})
     page.locator("#notice").wait_for()
     assert page.locator("#notice").inner_text().endswith(".") and page.locator("#notice button").count() == 0
+    # Neither a broken picture nor the hits of the image before.
+    says(page, "This file can't be searched with", "#taken-text")
+    assert page.locator("#hits li").count() == 0 and page.locator("#status").inner_text() == ""
+    until(page, "document.getElementById('shown').hidden")
+    assert page.locator("#domains").is_hidden()
     for kind in ("paste", "drop"):
         with page.expect_response("**/api/search/image") as answer:
             page.evaluate(GIVE, [list(photo.getvalue()), "image/png", kind])

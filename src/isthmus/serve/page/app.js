@@ -25,7 +25,20 @@ let shown = null; // the wish that the hits answer
 const easel = new Easel($("canvas"), drawn);
 const hits = new Hits({ open: (place) => detail.open(place), alike: (hit) => ask({ kind: "item", hit }), fail: trouble });
 const detail = new Detail(hits, (hit) => ask({ kind: "item", hit }));
-const searcher = new Searcher({ run, show, fail: (wish, error) => trouble(error, () => again(wish)), waiting, busy });
+const searcher = new Searcher({ run, show, fail, waiting, busy });
+
+function fail(wish, error) {
+  if (wish.source.kind === "image" && [400, 413, 415].includes(error.status)) refused();
+  trouble(error, () => again(wish));
+}
+
+// What was found before answers another question, and must not stand beneath a file that was refused.
+function refused() {
+  hits.clear();
+  $("more").hidden = $("domains").hidden = true;
+  $("status").textContent = "";
+  $("taken-text").textContent = "This file can't be searched with.";
+}
 
 function again(wish) {
   hush();
@@ -206,6 +219,7 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+$("shown").addEventListener("error", () => ($("shown").hidden = true)); // a file of another sort has no picture
 takeImages((file) => ask({ kind: "image", file, url: URL.createObjectURL(file) }), (sentence) => trouble(new Error(sentence)));
 penKeys(easel, $("easel"), drawn);
 showExamples((lines) => {
