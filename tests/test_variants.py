@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +213,13 @@ def test_order_and_blocks_change_nothing_and_bad_input_is_named() -> None:
         variant_metrics(q, g, ["z"] * len(q), names, gallery_ids=ids(320))
     with pytest.raises(IsthmusError, match="width"):
         variant_metrics(q[:, :3], g, asked, names, gallery_ids=ids(320))
+
+
+def test_the_tables_of_the_guides_are_the_kept_results() -> None:
+    root = Path(__file__).parent.parent
+    for guide, kept in (("metrics", "variants"), ("evaluate", "after_ranking")):
+        table = (root / "benchmarks" / "measuring" / f"{kept}.md").read_text(encoding="utf-8").split("\n", 1)[1]
+        assert table.strip() in (root / "docs" / f"{guide}.md").read_text(encoding="utf-8")
+    values = json.loads((root / "benchmarks" / "measuring" / "variants.json").read_text(encoding="utf-8"))
+    for side in values["sides"]:
+        assert list(side["scores"]) == list(NAMES)
