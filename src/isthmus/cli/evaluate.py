@@ -41,15 +41,24 @@ def evaluate(
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help="Also re-rank the main row's hits and show that beside it: k-reciprocal."),
+        typer.Option(
+            metavar="METHOD",
+            help="Also re-rank the main row's hits and show that beside it: k-reciprocal, alpha-qe, csls or "
+            "inverted-softmax.",
+        ),
     ] = None,
     rerank_set: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Of the re-ranking: k1=20, k2=6, lambda=0.3, queries=alone (or together: transductive).",
+            help="Of k-reciprocal: k1=20, k2=6, lambda=0.3, queries=alone (together: transductive). Of alpha-qe: n=50, "
+            "alpha=3. Of csls: k=10, of inverted-softmax: beta=30, of both: bank=train (val; test: transductive), "
+            "size=5000.",
         ),
     ] = None,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Also mAP and P@k as other papers define them, under names of their own.")
+    ] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     out: Annotated[
         str | None,
@@ -77,7 +86,7 @@ def evaluate(
     from isthmus.cli.evaluate_show import show, summary
     from isthmus.data.images import show_name
     from isthmus.errors import IsthmusError
-    from isthmus.evaluate.rerank import settings_of
+    from isthmus.evaluate.after import settings_of
 
     if by not in ("auto", "label", "identity"):
         raise IsthmusError(f"--by {by} is unknown; choose label, identity or auto.")
@@ -92,7 +101,7 @@ def evaluate(
         split=split, query=query_domain, gallery=gallery_domain, root=root, by=by, centring=centring,
         attributes=attributes, triplets=triplets, report=report, bootstrap=bootstrap, seed=seed, batch_size=batch_size,
         workers=workers, skip_bad=skip_bad, progress=not json,
-        rerank=settings_of(rerank, parse_settings(rerank_set or []).items()),
+        rerank=settings_of(rerank, parse_settings(rerank_set or []).items(), measured=split), variants=variants,
     )  # fmt: skip
     if len(runs) > 1:
         evaluate_many(runs, options, Path(out) if out is not None else None, json=json)

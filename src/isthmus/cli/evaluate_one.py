@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
+    from isthmus.cli.evaluate_bank import Banks
     from isthmus.config import DomainConfig
     from isthmus.data.manifest import Manifest
+    from isthmus.evaluate.after import After
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement, Triplet
-    from isthmus.evaluate.rerank import KReciprocal
     from isthmus.evaluate.reranked import Reranked
     from isthmus.evaluate.run import Evaluation
+    from isthmus.evaluate.variants import Variants
     from isthmus.models.encoder import Model
 
 
@@ -36,7 +38,8 @@ class Options:
     workers: int
     skip_bad: bool
     progress: bool
-    rerank: KReciprocal | None = None
+    rerank: After | None = None
+    variants: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Plan:
     triplets: list[Triplet]
     file: Path
     page: Path
+    banks: Banks | None = None  # images that a hubness correction compares with, of both domains
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Measured:
     attributes: list[AttributeScores] = field(default_factory=list)
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by setting, the main one first
     reranked: Reranked | None = None
+    variants: Variants | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON file has it."""
@@ -77,17 +82,24 @@ class Measured:
             values["triplets"] = plain({setting: found.to_dict() for setting, found in self.agreement.items()})
         if self.reranked is not None:
             values["rerank"] = plain(self.reranked.to_dict())
+        if self.variants is not None:
+            values["variants"] = plain(self.variants.to_dict())
         return values
 
     def figures(self) -> dict[str, float]:
         """What is summed up over runs beside the evaluation's scores."""
         found = {f"attributes, {s.domain}/{name}": value for s in self.attributes for name, value in s.means.items()}
         found |= {f"triplets ({setting})/agreement": part.value for setting, part in self.agreement.items()}
+        if self.variants is not None:
+            from isthmus.cli.evaluate_variants import VARIANTS
+
+            found |= {f"{VARIANTS}{name}": value for name, value in self.variants.figures().items()}
         return found
 
 
 def prepare(run: str, options: Options, out: Path | None) -> Plan:
     """Read settings, tables and triplets, and make the folder to write to."""
+    from isthmus.cli.evaluate_bank import bank_rows
     from isthmus.cli.evaluate_inputs import domains_of, rows_of
     from isthmus.errors import IsthmusError
     from isthmus.evaluate.human import read_triplets
@@ -109,8 +121,9 @@ def prepare(run: str, options: Options, out: Path | None) -> Plan:
         _require_named(triplets, rows, options)
     file = out if out is not None else Path(run) / f"evaluation-{options.split}.json"
     page = file.with_suffix(".html") if out is not None else Path(run) / f"report-{options.split}.html"
+    banks = bank_rows(run, domains, rows, options)
     make_folder(file.parent)
-    return Plan(run, domains, rows, triplets, file, page)
+    return Plan(run, domains, rows, triplets, file, page, banks)
 
 
 def measure(plan: Plan, options: Options) -> Measured:
@@ -133,11 +146,20 @@ def measure(plan: Plan, options: Options) -> Measured:
     )  # fmt: skip
     reranked = None
     if options.rerank is not None:
+        from isthmus.cli.evaluate_bank import embed_banks
         from isthmus.evaluate.reranked import add_reranked
 
+        setting = evaluation.sides[0].setting
+        banks = embed_banks(model, plan.banks, setting, options) if plan.banks is not None else None
         evaluation, reranked = add_reranked(
-            evaluation, embedded, *plan.rows, options.rerank, bootstrap=options.bootstrap, seed=options.seed
-        )
+            evaluation, embedded, *plan.rows, options.rerank, banks=banks, bootstrap=options.bootstrap,
+            seed=options.seed,
+        )  # fmt: skip
+    variants = None
+    if options.variants:
+        from isthmus.evaluate.variants import variants_of
+
+        variants = variants_of(evaluation, embedded, *plan.rows, bootstrap=options.bootstrap, seed=options.seed)
     queries, gallery = ([row.id for row in part] for part in plan.rows)
     agreement = {
         setting: embedding_agreement(
@@ -151,7 +173,7 @@ def measure(plan: Plan, options: Options) -> Measured:
         "method": str(model.provenance.get("method", "model")),
         "backbone": model.architecture.backbone,
     }
-    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked)
+    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked, variants)
 
 
 def write(plan: Plan, measured: Measured, options: Options) -> None:
@@ -173,6 +195,7 @@ def write(plan: Plan, measured: Measured, options: Options) -> None:
             f"{measured.facts['backbone']}",
             attributes=measured.attributes,
             agreement=measured.agreement,
+            variants=measured.variants,
         )
 
 

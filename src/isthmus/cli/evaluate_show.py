@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli.common import console, number, table, visible, with_interval
+from isthmus.cli.evaluate_variants import VARIANTS, show_variant_summary, show_variants
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from isthmus.cli.evaluate_one import Measured
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement
-    from isthmus.evaluate.reranked import Reranked
+    from isthmus.evaluate.reranked import Cost, Reranked
     from isthmus.evaluate.run import Evaluation
     from isthmus.evaluate.summary import Score, Summary
 
@@ -33,6 +34,8 @@ def show(measured: Measured) -> None:
     screen = console()
     _show_directions(screen, measured.evaluation, measured.reranked)
     _show_reranked(screen, measured.evaluation, measured.reranked)
+    if measured.variants is not None:
+        show_variants(screen, measured.variants)
     for scores in measured.attributes:
         _show_attributes(screen, scores)
     _show_agreement(screen, measured.agreement)
@@ -147,15 +150,13 @@ def show_summary(found: Summary, reranked: Sequence[Reranked] = ()) -> None:
             ]
             title = f"{direction.replace('->', ' -> ')}, re-ranked"
             screen.print(table(title, ["metric", how.base, how.name], rows))
-            taken = [one.costs[direction] for one in reranked]
-            extra = sum(cost.reranking_seconds for cost in taken) / len(taken)
-            plain = sum(cost.ranking_seconds for cost in taken) / len(taken)
-            screen.print(
-                f"{how.settings.text}; a run {extra:.2f} s on top of {plain:.2f} s of ranking\n", soft_wrap=True
-            )
-    if found.more:
-        rows = [[name, plus_minus(score)] for name, score in found.more.items()]
+            taken = _mean_cost([one.costs[direction] for one in reranked])
+            screen.print(f"{how.settings.text}; {taken}\n", soft_wrap=True)
+    further = {name: score for name, score in found.more.items() if not name.startswith(VARIANTS)}
+    if further:
+        rows = [[name, plus_minus(score)] for name, score in further.items()]
         screen.print(table("further figures", ["figure", "mean ± deviation"], rows))
+    show_variant_summary(screen, found)
     if found.partial:
         screen.print(f"Left out, as only some of the runs have them: {', '.join(found.partial)}.\n", soft_wrap=True)
     sets = f"{found.test_sets} different test set" + ("s" if found.test_sets > 1 else "")
@@ -165,4 +166,16 @@ def show_summary(found: Summary, reranked: Sequence[Reranked] = ()) -> None:
         f"{found.primary} = {plus_minus(found.scores.get(found.primary))} (relevant: same {found.by})"
         + (f"\n{again} = {plus_minus(found.scores.get(again))}" if again else ""),
         soft_wrap=True,
+    )
+
+
+def _mean_cost(costs: Sequence[Cost]) -> str:
+    """What re-ranking a direction took a run, and its hubness over the runs."""
+    n = len(costs)
+    extra, plain = sum(c.reranking_seconds for c in costs) / n, sum(c.ranking_seconds for c in costs) / n
+    bank = f", bank embedded in {sum(c.bank_seconds for c in costs) / n:.1f} s" if costs[0].bank_images else ""
+    before, after = (sum(c.hubness[at] for c in costs) / n for at in (0, 1))
+    return (
+        f"a run {extra:.2f} s on top of {plain:.2f} s of ranking{bank}; hubness (skewness of N_10) {before:.2f} "
+        f"before, {after:.2f} after"
     )

@@ -7,9 +7,15 @@ intervals.py  bootstrap over queries, and the paired difference of two runs
 outcome.py    an evaluation as plain values for JSON
 run.py        both directions of embeddings or of a model, with and without centring
 sides.py      from rows and results to a row of the table
-rerank.py     k-reciprocal re-ranking after the ranking
+after.py      what can follow the ranking, by name and settings
+scorers.py    the scores that each of these gives
+rerank.py     k-reciprocal re-ranking
 reciprocal.py its graph of mutual neighbours, in sparse rows
+expansion.py  alpha query expansion
+hubness.py    hubs, and holding them back: CSLS, inverted softmax
 reranked.py   re-ranked rows beside those of an evaluation
+variants.py   other papers' mAP and P@k, under names of their own
+one_per.py    the gallery of one photo for each sketch
 summary.py    mean and standard deviation over runs of repeated splits and seeds
 repeats.py    the paired difference of two methods over such runs, with its interval
 attributes.py how well an attribute head reads each domain

@@ -15,7 +15,7 @@ from isthmus import ops
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.formulas import RECALLS, Cutoffs, chance_scores, curves, query_values
 from isthmus.evaluate.intervals import bootstrap_intervals
-from isthmus.evaluate.ranking import Floats, Ints, ranked_blocks
+from isthmus.evaluate.ranking import Floats, Ints, cosine_scores, floating, ranked_blocks, relevance_codes
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,7 @@ def retrieval_metrics(
         >>> result.scores["mAP@all"], result.chance["mAP@all"]
         (1.0, 0.75)
     """
-    q, g = _floating(query), _floating(gallery)
-    if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
-        raise IsthmusError(f"Query vectors {tuple(q.shape)} and gallery vectors {tuple(g.shape)} differ in width.")
-    g = g.to(q.device, q.dtype)
-    # A query's own length changes no order; dividing scores by the gallery's lengths spares a copy of the gallery.
-    lengths = torch.cat([g[part].norm(dim=1) for part in ops.blocks(len(g), 1 << 16)]) if len(g) else g.new_ones(0)
-    scale = torch.where(lengths > 0, 1.0 / lengths, 0.0)
-
-    def scores_of(rows: Tensor) -> Tensor:
-        return ops.similarity(ops.normalise(q[rows]), g).mul_(scale)
-
+    scores_of, q, g = cosine_scores(query, gallery)
     return metrics_of_scores(
         scores_of, query_labels, gallery_labels, gallery_ids, len(q), len(g), q.device,
         "cosine similarity", ks, bootstrap, seed, block, top,
@@ -130,7 +120,7 @@ def metrics_from_similarities(
 
     Float32 is ranked by the fast kernel, float64 by a stable sort; sums are float64 in both.
     """
-    s = _floating(similarities)
+    s = floating(similarities)
     if s.ndim != 2:
         raise IsthmusError(f"Similarities are a table of queries by gallery items, not of the shape {tuple(s.shape)}.")
     return metrics_of_scores(
@@ -166,16 +156,7 @@ def metrics_of_scores(
             f"{q} queries with {len(query_labels)} labels and {n} gallery items with {len(gallery_labels)} labels and "
             f"{len(gallery_ids)} ids do not fit together; give one of each an item."
         )
-    codes = {label: code for code, label in enumerate(dict.fromkeys(x for x in gallery_labels if x is not None))}
-    gallery_codes = np.array([codes.get(x, -2) if x is not None else -2 for x in gallery_labels], dtype=np.int64)
-    query_codes = np.array([codes.get(x, -1) if x is not None else -1 for x in query_labels], dtype=np.int64)
-    kept = np.flatnonzero(query_codes >= 0)
-    if not len(kept):
-        raise IsthmusError(
-            f"None of the {q} queries has a relevant item among the {n} of the gallery; check that both domains use "
-            "the same names for their labels or identities."
-        )
-    relevant = np.bincount(gallery_codes[gallery_codes >= 0])[query_codes[kept]]
+    query_codes, gallery_codes, kept, relevant = relevance_codes(query_labels, gallery_labels)
     kept_here = torch.from_numpy(kept).to(device)
     chance = chance_scores(n, relevant, ks)
     m, top = len(kept), min(top, n)
@@ -231,8 +212,3 @@ def metrics_of_scores(
             + (f"; 95 % intervals from {draws} bootstrap resamples of the queries, seed {seed}" if draws else "")
         ),
     )
-
-
-def _floating(x: Tensor | NDArray[Any]) -> Tensor:
-    tensor = torch.as_tensor(x)
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -8,9 +8,10 @@ instructions, ten times faster than a stable sort of floats with indices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,58 @@ class Hits:
     tied: NDArray[np.bool_]
     top: Ints
     top_scores: Floats
+
+
+def floating(x: Tensor | NDArray[Any]) -> Tensor:
+    """As a tensor of float64 where it is that, else of float32."""
+    tensor = torch.as_tensor(x)
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def cosine_scores(
+    query: Tensor | NDArray[Any], gallery: Tensor | NDArray[Any]
+) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """Cosines (b, n) of some queries (b,) to the gallery as a function, and both sides as tensors of one kind.
+
+    Raises:
+        IsthmusError: the vectors differ in width.
+    """
+    q, g = floating(query), floating(gallery)
+    if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
+        raise IsthmusError(f"Query vectors {tuple(q.shape)} and gallery vectors {tuple(g.shape)} differ in width.")
+    g = g.to(q.device, q.dtype)
+    # A query's own length changes no order; dividing scores by the gallery's lengths spares a copy of the gallery.
+    lengths = torch.cat([g[part].norm(dim=1) for part in ops.blocks(len(g), 1 << 16)]) if len(g) else g.new_ones(0)
+    scale = torch.where(lengths > 0, 1.0 / lengths, 0.0)
+
+    def scores_of(rows: Tensor) -> Tensor:
+        return ops.similarity(ops.normalise(q[rows]), g).mul_(scale)
+
+    return scores_of, q, g
+
+
+def relevance_codes(
+    query_keys: Sequence[str | None], gallery_keys: Sequence[str | None]
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Labels or identities as numbers; None is relevant to nothing.
+
+    Returns:
+        codes of the queries (q,), -1 where nothing is relevant; codes of the gallery (n,); positions (m,) of the
+        queries that have a relevant item; how many relevant items each of these has (m,).
+
+    Raises:
+        IsthmusError: no query has one.
+    """
+    codes = {key: code for code, key in enumerate(dict.fromkeys(x for x in gallery_keys if x is not None))}
+    offered = np.array([codes.get(x, -2) if x is not None else -2 for x in gallery_keys], dtype=np.int64)
+    asked = np.array([codes.get(x, -1) if x is not None else -1 for x in query_keys], dtype=np.int64)
+    kept = np.flatnonzero(asked >= 0)
+    if not len(kept):
+        raise IsthmusError(
+            f"None of the {len(asked)} queries has a relevant item among the {len(offered)} of the gallery; check that "
+            "both domains use the same names for their labels or identities."
+        )
+    return asked, offered, kept, np.bincount(offered[offered >= 0])[asked[kept]]
 
 
 def rank_block(scores: Tensor, relevant: Tensor, order: Tensor, rank: Tensor, top: int = 0) -> Hits:

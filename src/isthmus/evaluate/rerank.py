@@ -17,7 +17,7 @@ transductive, no search that answers one query at a time can do it, and it is la
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -31,7 +31,6 @@ from isthmus.errors import IsthmusError
 from isthmus.evaluate.reciprocal import UNCHANGED, Graph, squared_distance
 
 Queries = Literal["alone", "together"]
-METHODS = ("k-reciprocal",)
 _SETTINGS = "k1, k2, lambda and queries"
 
 
@@ -132,19 +131,8 @@ class Reranker:
         limit: int = 64 << 20,
     ) -> None:
         began = time.perf_counter()
-        q, g = (torch.as_tensor(x).detach().float().cpu() for x in (query, gallery))
-        fits = q.ndim == g.ndim == 2 and q.shape[1] == g.shape[1]
-        if not fits or (len(q), len(g)) != (len(query_ids), len(gallery_ids)):
-            raise IsthmusError(
-                f"Query vectors {tuple(q.shape)} with {len(query_ids)} ids and gallery vectors {tuple(g.shape)} with "
-                f"{len(gallery_ids)} ids do not fit together; give vectors of one width and an id each."
-            )
-        if not len(q) or not len(g):
-            raise IsthmusError("There is nothing to re-rank: the queries or the gallery have no image.")
-        if not bool(q.isfinite().all() and g.isfinite().all()):
-            raise IsthmusError("A vector to re-rank holds NaN or an infinity; leave its image out or encode it anew.")
         self.settings = settings
-        self._query, self._gallery = ops.normalise(q), ops.normalise(g)
+        self._query, self._gallery = unit_vectors(query, gallery, query_ids, gallery_ids)
         self._keys = ops.tie_keys(query_ids).tolist()
         keys = ops.tie_keys(gallery_ids)
         self._order, self._rank = torch.argsort(keys, stable=True), ops.tie_rank(keys)
@@ -196,17 +184,26 @@ class Reranker:
         return torch.from_numpy(1.0 - final).float()
 
 
-def settings_of(method: str | None, settings: Iterable[tuple[str, Any]]) -> KReciprocal | None:
-    """What `--rerank METHOD --rerank-set KEY=VALUE` asks for.
+def unit_vectors(
+    query: Tensor | NDArray[Any],
+    gallery: Tensor | NDArray[Any],
+    query_ids: Sequence[str],
+    gallery_ids: Sequence[str],
+) -> tuple[Tensor, Tensor]:
+    """Both sides (q, d) and (n, d) as float32 of unit length on the CPU, once they are known to be fit for use.
 
     Raises:
-        IsthmusError: an unknown method or setting, or settings without a method.
+        IsthmusError: sizes that do not fit, an empty side, or a vector that holds NaN or an infinity.
     """
-    values = dict(settings)
-    if method is None:
-        if values:
-            raise IsthmusError("--rerank-set has nothing to set without  --rerank k-reciprocal.")
-        return None
-    if method not in METHODS:
-        raise IsthmusError(f"--rerank {method} is unknown; there is {', '.join(METHODS)}.")
-    return KReciprocal.of(values)
+    q, g = (torch.as_tensor(x).detach().float().cpu() for x in (query, gallery))
+    fits = q.ndim == g.ndim == 2 and q.shape[1] == g.shape[1]
+    if not fits or (len(q), len(g)) != (len(query_ids), len(gallery_ids)):
+        raise IsthmusError(
+            f"Query vectors {tuple(q.shape)} with {len(query_ids)} ids and gallery vectors {tuple(g.shape)} with "
+            f"{len(gallery_ids)} ids do not fit together; give vectors of one width and an id each."
+        )
+    if not len(q) or not len(g):
+        raise IsthmusError("There is nothing to re-rank: the queries or the gallery have no image.")
+    if not bool(q.isfinite().all() and g.isfinite().all()):
+        raise IsthmusError("A vector to re-rank holds NaN or an infinity; leave its image out or encode it anew.")
+    return ops.normalise(q), ops.normalise(g)

@@ -1,43 +1,67 @@
-"""Re-ranked rows beside those of an evaluation: same metrics, same queries, under a name of their own."""
+"""Rows of what follows the ranking, beside those of an evaluation: same metrics and queries, names of their own."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from isthmus.data.manifest import Manifest
 from isthmus.errors import IsthmusError
+from isthmus.evaluate.after import After
 from isthmus.evaluate.formulas import Cutoffs
-from isthmus.evaluate.metrics import metrics_of_scores, retrieval_metrics
+from isthmus.evaluate.hubness import OCCURRENCES, occurrences, skewness
+from isthmus.evaluate.metrics import RetrievalResult, metrics_of_scores, retrieval_metrics
 from isthmus.evaluate.outcome import MOST_HITS, Evaluation
-from isthmus.evaluate.rerank import KReciprocal, Reranker
-from isthmus.evaluate.sides import Vectors, finite_rows, side_of
+from isthmus.evaluate.scorers import scorer_of
+from isthmus.evaluate.sides import Vectors, readable, side_of
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Embeddings of queries that are not asked, to measure hubs with.
+
+    Attributes:
+        vectors: (b, d), in the setting that is re-ranked; rows of NaN are left out.
+        seconds: that embedding them took; once for a model, however many galleries follow.
+    """
+
+    vectors: Vectors
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What re-ranking one direction took.
+    """What re-ranking one direction took, and what it did to hubs.
 
     Attributes:
         ranking_seconds: of ranking and measuring without it, in the same process, intervals left out.
         reranking_seconds: on top of that.
-        graph_bytes: held besides the vectors and the blocks.
+        held_bytes: held besides the vectors and the blocks, such as a graph.
+        bank_images: queries of the bank; 0 where none was embedded for it.
+        bank_seconds: of embedding them.
+        hubness: skewness of N_10 before and after, over the queries that have a relevant item; see
+            `isthmus.evaluate.hubness`.
     """
 
     ranking_seconds: float
     reranking_seconds: float
-    graph_bytes: int
+    held_bytes: int
+    bank_images: int
+    bank_seconds: float
+    hubness: tuple[float, float]
 
     @property
     def text(self) -> str:
         """In words."""
+        bank = f", bank of {self.bank_images} images embedded in {self.bank_seconds:.1f} s" if self.bank_images else ""
         return (
-            f"{self.reranking_seconds:.2f} s on top of {self.ranking_seconds:.2f} s of ranking, graph of "
-            f"{self.graph_bytes / 1e6:.2f} MB"
+            f"{self.reranking_seconds:.2f} s on top of {self.ranking_seconds:.2f} s of ranking{bank}, "
+            f"{self.held_bytes / 1e6:.2f} MB held; hubness (skewness of N_{OCCURRENCES}) {self.hubness[0]:.2f} before, "
+            f"{self.hubness[1]:.2f} after"
         )
 
 
@@ -52,7 +76,7 @@ class Reranked:
         costs: by direction.
     """
 
-    settings: KReciprocal
+    settings: After
     base: str
     name: str
     costs: dict[str, Cost]
@@ -74,8 +98,9 @@ def add_reranked(
     embedded: Mapping[str, tuple[Vectors, Vectors]],
     queries: Manifest,
     gallery: Manifest,
-    settings: KReciprocal,
+    settings: After,
     *,
+    banks: tuple[Bank, Bank] | None = None,
     ks: Cutoffs = Cutoffs(),
     bootstrap: int = 1000,
     seed: int = 0,
@@ -89,14 +114,16 @@ def add_reranked(
         queries: n rows.
         gallery: m rows.
         settings: of the re-ranking.
+        banks: of the query and of the gallery domain, for a hubness correction; the images themselves are the bank
+            where its settings say transductive.
         ks, bootstrap, seed, keep_hits: as the evaluation was made with.
 
     Returns:
-        The evaluation with the rows `"<setting>, k-reciprocal"`, whose scores have keys such as
+        The evaluation with rows such as `"<setting>, k-reciprocal"`, whose scores have keys such as
         `"sketch->photo (centred, k-reciprocal)/R@1"`, and what it took.
 
     Raises:
-        IsthmusError: the embeddings lack the evaluation's main setting, or see `Reranker`.
+        IsthmusError: the embeddings lack the evaluation's main setting, a bank is wanting, or see `Reranker`.
 
     Example:
         >>> more, how = add_reranked(evaluation, embedded, queries, gallery, KReciprocal())     # doctest: +SKIP
@@ -107,31 +134,43 @@ def add_reranked(
     if base not in embedded:
         raise IsthmusError(f"The embeddings to re-rank lack the evaluation's setting '{base}'.")
     name = f"{base}, {settings.name}"
-    read = [finite_rows([pair[side] for pair in embedded.values()]) for side in (0, 1)]
-    rows = [
-        [row for row, ok in zip(part, kept.tolist(), strict=True) if ok]
-        for part, kept in zip((queries, gallery), read, strict=True)
-    ]
-    vectors = [torch.as_tensor(part)[kept] for part, kept in zip(embedded[base], read, strict=True)]
+    rows, vectors = readable(embedded, base, queries, gallery)
     keys = [[getattr(row, evaluation.by) for row in part] for part in rows]
     ids = [[row.id for row in part] for part in rows]
     sides, costs = [], {}
     for asks, answers in ((0, 1), (1, 0)):
+        bank = None if banks is None or settings.transductive else _read(banks[asks])
         began = time.perf_counter()
-        retrieval_metrics(
-            vectors[asks], vectors[answers], keys[asks], keys[answers], gallery_ids=ids[answers], ks=ks, bootstrap=0
-        )
-        ranking = time.perf_counter() - began
-        ranker = Reranker(vectors[asks], vectors[answers], ids[asks], ids[answers], settings)
-        result = metrics_of_scores(
-            ranker.scores, keys[asks], keys[answers], ids[answers], len(ids[asks]), len(ids[answers]),
-            torch.device("cpu"), f"re-ranked similarity ({settings.text})", ks, bootstrap, seed, None,
-            min(keep_hits, MOST_HITS),
+        before = retrieval_metrics(
+            vectors[asks], vectors[answers], keys[asks], keys[answers], gallery_ids=ids[answers], ks=ks, bootstrap=0,
+            top=OCCURRENCES,
         )  # fmt: skip
-        side = side_of(result, name, rows[asks], rows[answers], keys[asks], keys[answers])
+        ranking = time.perf_counter() - began
+        others = None if bank is None else bank.vectors
+        scorer = scorer_of(settings, vectors[asks], vectors[answers], ids[asks], ids[answers], others)
+        result = metrics_of_scores(
+            scorer.scores, keys[asks], keys[answers], ids[answers], len(ids[asks]), len(ids[answers]),
+            torch.device("cpu"), f"re-ranked similarity ({settings.text})", ks, bootstrap, seed, None, OCCURRENCES,
+        )  # fmt: skip
+        shown = min(keep_hits, MOST_HITS)
+        kept = replace(result, top=result.top[:, :shown], top_scores=result.top_scores[:, :shown])
+        side = side_of(kept, name, rows[asks], rows[answers], keys[asks], keys[answers])
         sides.append(side)
-        costs[side.direction] = Cost(ranking, ranker.seconds, ranker.nbytes)
+        costs[side.direction] = Cost(
+            ranking, scorer.seconds, scorer.nbytes, len(bank.vectors) if bank else 0, bank.seconds if bank else 0.0,
+            (_hubness(before), _hubness(result)),
+        )  # fmt: skip
     scores = {f"{side.direction} ({name})/{metric}": value for side in sides for metric, value in side.scores.items()}
     scores |= {f"mean ({name})/{m}": (sides[0].scores[m] + sides[1].scores[m]) / 2 for m in sides[0].scores}
     found = Evaluation(**{**vars(evaluation), "scores": evaluation.scores | scores, "sides": evaluation.sides + sides})
     return found, Reranked(settings, base, name, costs)
+
+
+def _read(bank: Bank) -> Bank:
+    """The bank without images that could not be read."""
+    vectors = torch.as_tensor(bank.vectors)
+    return Bank(vectors[vectors.isfinite().all(dim=1)], bank.seconds)
+
+
+def _hubness(result: RetrievalResult) -> float:
+    return skewness(occurrences(result.top, result.n_gallery))

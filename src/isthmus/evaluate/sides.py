@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.data.manifest import Row
+from isthmus.data.manifest import Manifest, Row
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.metrics import RetrievalResult
 from isthmus.evaluate.outcome import MOST_QUERIES, Hit, Side
@@ -34,6 +34,24 @@ def relevance(queries: Sequence[Row], gallery: Sequence[Row]) -> Literal["label"
 def finite_rows(parts: Sequence[Vectors]) -> Tensor:
     """(n,) bool: which rows are finite in each of several embeddings (n, d) of the same images."""
     return torch.stack([torch.as_tensor(part).isfinite().all(dim=1).cpu() for part in parts]).all(dim=0)
+
+
+def readable(
+    embedded: Mapping[str, tuple[Vectors, Vectors]], setting: str, queries: Manifest, gallery: Manifest
+) -> tuple[list[list[Row]], list[Tensor]]:
+    """Rows and vectors of both sides whose images could be read in every setting, as `evaluate_embeddings` takes them.
+
+    Args:
+        embedded: (n, d) and (m, d) by setting.
+        setting: whose vectors to give.
+        queries, gallery: n and m rows.
+    """
+    read = [finite_rows([pair[side] for pair in embedded.values()]) for side in (0, 1)]
+    rows = [
+        [row for row, ok in zip(part, kept.tolist(), strict=True) if ok]
+        for part, kept in zip((queries, gallery), read, strict=True)
+    ]
+    return rows, [torch.as_tensor(part)[kept] for part, kept in zip(embedded[setting], read, strict=True)]
 
 
 def side_of(

@@ -16,7 +16,7 @@ from isthmus.report.columns import Group, by_direction, headline, metric_of, sco
 from isthmus.report.figures import Bar, Line, bars, lines
 from isthmus.report.gallery import query_sections
 from isthmus.report.history import read_log, read_model_facts, read_settings, training_figures
-from isthmus.report.measures import agreement_rows, attribute_tables
+from isthmus.report.measures import agreement_rows, attribute_tables, variant_tables
 from isthmus.report.pictures import ImageLookup, Pictures
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement
     from isthmus.evaluate.run import Evaluation, Side
+    from isthmus.evaluate.variants import Variants
 
 MOST_CLASSES = 16  # more bars than this nobody reads: then the best and the worst are shown
 CMC_RANKS = 100  # beyond that nobody scrolls
@@ -41,6 +42,7 @@ def write_report(
     subtitle: str = "",
     attributes: Sequence[AttributeScores] = (),
     agreement: Mapping[str, Agreement] | None = None,
+    variants: Variants | None = None,
 ) -> Path:
     """Write a report of one or several evaluations of the same queries and galleries, side by side.
 
@@ -57,6 +59,7 @@ def write_report(
         subtitle: a line beneath the title.
         attributes: how well the first evaluation's model reads attributes, by domain.
         agreement: of that model with human triplets, by setting.
+        variants: other papers' metrics of the first evaluation, for a section of their own.
 
     Returns:
         The path.
@@ -71,7 +74,7 @@ def write_report(
         raise IsthmusError("A report needs at least one evaluation; evaluate a model first.")
     html = render(
         title, evaluations, Pictures(images), run_folder=run_folder, notes=notes, subtitle=subtitle,
-        attributes=attributes, agreement=agreement,
+        attributes=attributes, agreement=agreement, variants=variants,
     )  # fmt: skip
     atomic_write_text(path, html)
     return Path(path)
@@ -87,6 +90,7 @@ def render(
     subtitle: str = "",
     attributes: Sequence[AttributeScores] = (),
     agreement: Mapping[str, Agreement] | None = None,
+    variants: Variants | None = None,
 ) -> str:
     """The page as text; see `write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -100,6 +104,7 @@ def render(
     training = training_figures(read_log(Path(run_folder) / "log.csv")) if run_folder is not None else []
     contents = [
         ("scores", "Scores", True),
+        ("variants", "Other papers' variants", variants is not None),
         ("curves", "Curves", True),
         ("classes", "By class", bool(classes)),
         ("attributes", "Attributes", bool(attributes)),
@@ -129,6 +134,7 @@ def render(
         classes=classes,
         attributes=attribute_tables(attributes),
         agreement=agreement_rows(agreement or {}),
+        variants=variant_tables(variants),
         queries=queries,
         training=training,
         provenance=_provenance(first, run_folder),

@@ -1,4 +1,5 @@
-"""What a report shows of a model beside its retrieval: attributes read off images, agreement with people."""
+"""What a report shows of a model beside its retrieval: attributes read off images, agreement with people,
+and other papers' metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from isthmus.report.columns import number
 if TYPE_CHECKING:
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement
+    from isthmus.evaluate.variants import Variants
 
 COLUMNS = {
     "accuracy": "accuracy",
@@ -64,3 +66,44 @@ def agreement_rows(found: Mapping[str, Agreement]) -> dict[str, Any]:
         for setting, one in found.items()
     ]
     return {"rows": rows, "facts": next(iter(found.values())).text}
+
+
+def variant_tables(found: Variants | None) -> list[dict[str, Any]]:
+    """A part for each direction: the variants on the whole gallery, and those on one image of each kind."""
+    from isthmus.evaluate.variants import HOUSE
+
+    if found is None:
+        return []
+    parts = []
+    for side in found.sides:
+        small = side.one_per
+        rows = [
+            {
+                "metric": name,
+                "variant": name not in HOUSE,
+                "value": number(value),
+                "interval": "–".join(f"{end:.3f}" for end in side.intervals.get(name, ())),
+                "chance": number(side.chance[name]),
+            }
+            for name, value in side.scores.items()
+        ]
+        drawn = [
+            {
+                "metric": name,
+                "value": number(mean),
+                "deviation": number(deviation),
+                "chance": number(small.chance[name]),
+            }
+            for name, (mean, deviation) in small.scores.items()
+        ]
+        parts.append(
+            {
+                "direction": side.direction.replace("->", " → "),
+                "facts": f"{side.n_queries} queries, gallery of {side.n_gallery}, {found.setting}.",
+                "rows": rows,
+                "small_facts": f"Gallery of one image for each {found.by}: {small.n_gallery} images, "
+                f"drawn {small.repeats} times with seed {small.seed}; mean and standard deviation over the draws.",
+                "small": drawn,
+            }
+        )
+    return parts
