@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isthmus.evaluate.rerank import KReciprocal
     from isthmus.evaluate.reranked import Reranked
     from isthmus.evaluate.run import Evaluation
+    from isthmus.evaluate.verify import Verified
     from isthmus.models.encoder import Model
 
 
@@ -37,6 +38,7 @@ class Options:
     skip_bad: bool
     progress: bool
     rerank: KReciprocal | None = None
+    verify: tuple[tuple[float, ...], ...] | None = None  # rates of false acceptance, and of answered strangers
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Measured:
     attributes: list[AttributeScores] = field(default_factory=list)
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by setting, the main one first
     reranked: Reranked | None = None
+    verified: list[Verified] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON file has it."""
@@ -77,12 +80,17 @@ class Measured:
             values["triplets"] = plain({setting: found.to_dict() for setting, found in self.agreement.items()})
         if self.reranked is not None:
             values["rerank"] = plain(self.reranked.to_dict())
+        if self.verified:
+            values["verify"] = plain([one.to_dict() for one in self.verified])
         return values
 
     def figures(self) -> dict[str, float]:
         """What is summed up over runs beside the evaluation's scores."""
         found = {f"attributes, {s.domain}/{name}": value for s in self.attributes for name, value in s.means.items()}
         found |= {f"triplets ({setting})/agreement": part.value for setting, part in self.agreement.items()}
+        for one in self.verified:
+            head = f"verification, {one.direction} ({one.setting})"
+            found |= {f"{head}/{name}": f.value for name, f in one.figures.items() if f.value is not None}
         return found
 
 
@@ -138,6 +146,14 @@ def measure(plan: Plan, options: Options) -> Measured:
         evaluation, reranked = add_reranked(
             evaluation, embedded, *plan.rows, options.rerank, bootstrap=options.bootstrap, seed=options.seed
         )
+    verified: list[Verified] = []
+    if options.verify is not None:
+        from isthmus.evaluate.verify import verify_domains
+
+        verified = verify_domains(
+            embedded, *plan.rows, evaluation.by, fars=options.verify[0], fpirs=options.verify[1],
+            bootstrap=options.bootstrap, seed=options.seed,
+        )  # fmt: skip
     queries, gallery = ([row.id for row in part] for part in plan.rows)
     agreement = {
         setting: embedding_agreement(
@@ -151,7 +167,7 @@ def measure(plan: Plan, options: Options) -> Measured:
         "method": str(model.provenance.get("method", "model")),
         "backbone": model.architecture.backbone,
     }
-    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked)
+    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked, verified)
 
 
 def write(plan: Plan, measured: Measured, options: Options) -> None:
@@ -173,6 +189,7 @@ def write(plan: Plan, measured: Measured, options: Options) -> None:
             f"{measured.facts['backbone']}",
             attributes=measured.attributes,
             agreement=measured.agreement,
+            verified=measured.verified,
         )
 
 

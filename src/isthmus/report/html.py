@@ -18,6 +18,7 @@ from isthmus.report.gallery import query_sections
 from isthmus.report.history import read_log, read_model_facts, read_settings, training_figures
 from isthmus.report.measures import agreement_rows, attribute_tables
 from isthmus.report.pictures import ImageLookup, Pictures
+from isthmus.report.verification import verification_parts
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from isthmus.evaluate.attributes import AttributeScores
     from isthmus.evaluate.human import Agreement
     from isthmus.evaluate.run import Evaluation, Side
+    from isthmus.evaluate.verify import Verified
 
 MOST_CLASSES = 16  # more bars than this nobody reads: then the best and the worst are shown
 CMC_RANKS = 100  # beyond that nobody scrolls
@@ -41,6 +43,7 @@ def write_report(
     subtitle: str = "",
     attributes: Sequence[AttributeScores] = (),
     agreement: Mapping[str, Agreement] | None = None,
+    verified: Sequence[Verified] = (),
 ) -> Path:
     """Write a report of one or several evaluations of the same queries and galleries, side by side.
 
@@ -57,6 +60,7 @@ def write_report(
         subtitle: a line beneath the title.
         attributes: how well the first evaluation's model reads attributes, by domain.
         agreement: of that model with human triplets, by setting.
+        verified: what that model verifies, by direction and setting.
 
     Returns:
         The path.
@@ -71,7 +75,7 @@ def write_report(
         raise IsthmusError("A report needs at least one evaluation; evaluate a model first.")
     html = render(
         title, evaluations, Pictures(images), run_folder=run_folder, notes=notes, subtitle=subtitle,
-        attributes=attributes, agreement=agreement,
+        attributes=attributes, agreement=agreement, verified=verified,
     )  # fmt: skip
     atomic_write_text(path, html)
     return Path(path)
@@ -87,6 +91,7 @@ def render(
     subtitle: str = "",
     attributes: Sequence[AttributeScores] = (),
     agreement: Mapping[str, Agreement] | None = None,
+    verified: Sequence[Verified] = (),
 ) -> str:
     """The page as text; see `write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -102,6 +107,7 @@ def render(
         ("scores", "Scores", True),
         ("curves", "Curves", True),
         ("classes", "By class", bool(classes)),
+        ("verification", "Verification", bool(verified)),
         ("attributes", "Attributes", bool(attributes)),
         ("people", "Agreement with people", bool(agreement)),
         ("queries", "Queries and their hits", bool(queries)),
@@ -127,6 +133,7 @@ def render(
         tables=[score_table(group, metric) for group in groups],
         curves=curves,
         classes=classes,
+        verification=verification_parts(verified),
         attributes=attribute_tables(attributes),
         agreement=agreement_rows(agreement or {}),
         queries=queries,
