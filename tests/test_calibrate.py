@@ -111,7 +111,7 @@ def test_every_direction_and_setting_and_no_image_with_itself() -> None:
     assert [(p.query, p.item) for p in single.parts] == names[:2]  # one image each: no pair within a domain
     # Without means centred and plain are one.
     assert single.part("sketch", "photo", True) == single.part("sketch", "photo", False) == single.parts[0]
-    with pytest.raises(IsthmusError, match="40 with a identity.*no pair|a threshold needs both kinds"):
+    with pytest.raises(IsthmusError, match=r"40 with a identity.* a threshold needs both kinds"):
         calibrate_model(model, {"plain": plain}, lone[0], Manifest(Row(f"p/{i}", "/", "photo", identity="x")
                         for i in range(50)), "identity", 0.05)  # fmt: skip
 
@@ -133,14 +133,12 @@ def test_too_few_pairs_are_told() -> None:
 def test_the_file_comes_back_and_damage_is_one_sentence(tmp_path: Path) -> None:
     assert Calibration.load(tmp_path) is None
     WHOLE.save(tmp_path)
-    assert Calibration.load(tmp_path) == WHOLE == Calibration.load(tmp_path, WHOLE.model)
-    with pytest.raises(IsthmusError, match="is for the model 0123456789abcdef, and this one is other"):
-        Calibration.load(tmp_path, "other")
+    assert Calibration.load(tmp_path) == WHOLE
     good = json.loads((tmp_path / FILE).read_text())
     part = good["parts"][0]
     bent = [part | change for change in (
-        {"threshold": None}, {"threshold": math.nan}, {"slope": -1}, {"prior": 0}, {"prior": 1}, {"fmr": 2}, {"more": 1},
-        {"query": 3}, {"query": "car"}, {"setting": "other"}, {"genuine": "many"})]  # fmt: skip
+        {"threshold": None}, {"threshold": math.nan}, {"slope": -1}, {"prior": 0}, {"prior": 1}, {"fmr": 2},
+        {"more": 1}, {"query": 3}, {"query": "car"}, {"setting": "other"}, {"genuine": "many"})]  # fmt: skip
     changes: list[dict[str, Any]] = [
         {"format": 99}, {"domains": ["a"]}, {"domains": 3}, {"images": [1]}, {"rate": 0}, {"rate": "x"}, {"model": 3},
         {"centring": 1}, {"parts": 3}, {"parts": [3]}, *({"parts": [one]} for one in bent),
@@ -164,8 +162,9 @@ def test_the_verb_on_a_run(cli_world: World, tmp_path: Path) -> None:
                "--gallery-domain", cli_world.domain("photo", cli_world.folder / "photo" / "train"),
                "--workers", 0]  # fmt: skip
     answer = answer_of("calibrate", run, "--fmr", 0.1, *domains)
-    kept = Calibration.load(run, before)
-    assert kept is not None and answer["file"] == str(run / "model" / FILE) and not answer["held_out"]
+    kept = Calibration.load(run)
+    assert kept is not None and kept.model == before
+    assert answer["file"] == str(run / "model" / FILE) and not answer["held_out"]
     assert [one["threshold"] for one in answer["parts"]] == [part.threshold for part in kept.parts]
     first = answer["parts"][0]
     assert first["false_matches"]["100000"] == pytest.approx(1e5 * first["fmr"])
@@ -198,7 +197,7 @@ def test_on_real_images_the_rate_holds_on_test_images(shared_data: Path, tmp_pat
         rows = sorted(read_source(root / "lists" / f"{domain}_{split}.txt", domain, root=root), key=lambda row: row.id)
         labels = sorted({str(row.label) for row in rows})
         by_label = [[row for row in rows if row.label == label] for label in labels]
-        return Manifest(row for part in by_label for row in part[:: len(part) // each][:each])
+        return Manifest(row for part in by_label for row in part[:: max(1, len(part) // each)][:each])
 
     model = Model.create(Architecture("mobilenetv2_100", 0, 96), ("sketch", "photo"),
                          weights=str(shared_data / "weights" / "mobilenetv2_100.safetensors"))  # fmt: skip

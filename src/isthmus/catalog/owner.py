@@ -37,18 +37,16 @@ class Owner:
         """The calibration that lies beside the model; read without loading the model. None where there is none.
 
         Raises:
-            IsthmusError: it is damaged, or for another model.
+            IsthmusError: it is damaged.
         """
         beside = getattr(self._model, "beside", None)
-        if beside is not None:
-            content = beside.get(FILE)
-            return None if content is None else Calibration.parse(content, FILE, self.facts.fingerprint)
-        for place in self._places():
-            found = Calibration.load(place)
-            # The model there may be a newer one, with a calibration of its own: that is not ours.
-            if found is not None and found.model == self.facts.fingerprint:
-                return found
-        return None
+        if beside is None:
+            found = [Calibration.load(place) for place in self._places()]
+        else:
+            found = [Calibration.parse(beside[FILE], FILE)] if FILE in beside else []
+        # There may be a newer model in that place, with a calibration of its own: that is not ours.
+        ours = (one for one in found if one is not None and one.model == self.facts.fingerprint)
+        return next(ours, None)
 
     def _places(self) -> list[str]:
         places = (self.facts.model, absolute(self.facts.model_relative, self.place)) if self.facts.model else ()

@@ -140,7 +140,8 @@ class Catalog:
             IsthmusError: its fingerprint is another.
         """
         self._owner.use(model)
-        self._calibration = None
+        if self._calibration == (None,):  # its new place may have one
+            self._calibration = None
 
     @property
     def columns(self) -> dict[str, Kind]:
@@ -289,7 +290,7 @@ class Catalog:
         """From which score on a hit is a match, as `isthmus calibrate` left it beside the model; None without it.
 
         Raises:
-            IsthmusError: the file is damaged, or for another model.
+            IsthmusError: the file is damaged.
         """
         if self._calibration is None:
             self._calibration = (self._owner.calibration(),)

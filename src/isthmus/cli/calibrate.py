@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from isthmus.data.manifest import Manifest
+    from isthmus.data.training import TrainingData
     from isthmus.models.calibration import Calibration
 
 GALLERIES = (1_000, 100_000, 1_000_000)
@@ -61,7 +62,7 @@ def calibrate(
             raise IsthmusError(f"{option} {value:g} is no share; choose one between 0 and 1, such as 1e-3.")
     folder, names = model_of(Path(run))
     rows, held_out = validation_rows(Path(run), names, (query_domain, gallery_domain), root)
-    chosen = relevance(rows[0], rows[1]) if by == "auto" else by
+    chosen = relevance(list(rows[0]), list(rows[1])) if by == "auto" else by
     model = load(run)
     embedded = embed_domains(
         model, *rows, batch_size=batch_size, workers=workers, progress=not as_json,
@@ -98,7 +99,7 @@ def validation_rows(
     from isthmus.data.training import read_training_data
     from isthmus.errors import IsthmusError
 
-    own, held_out = None, False
+    own: TrainingData | None = None
     if None in given and (run / "config.yaml").is_file():
         config = RunConfig.load(run / "config.yaml")
         if config.data.query is not None and config.data.gallery is not None:
@@ -108,7 +109,6 @@ def validation_rows(
                 )  # fmt: skip
             else:
                 own = read_training_data(config.data, synthetic=False, seed=config.seed)
-            held_out = own.held_out
     found: list[Manifest] = []
     for side, (option, name, text) in enumerate(zip(("--query-domain", "--gallery-domain"), names, given, strict=True)):
         if text is not None:
@@ -125,7 +125,7 @@ def validation_rows(
         if own.names[side] != name:
             raise IsthmusError(f"The model's domain is '{name}', and the run's settings name '{own.names[side]}'.")
         found.append(Manifest(own.val[side]))
-    return (found[0], found[1]), held_out
+    return (found[0], found[1]), own is not None and own.held_out
 
 
 def show(found: Calibration, held_out: bool) -> None:

@@ -77,7 +77,7 @@ def open_set_figures(
     strangers = np.sort(other[~has])[::-1]
     m = len(strangers)
     drawn = _draws(found, beaten, strangers, fpirs, draws, seed) if draws and len(found) > 1 and m > 1 else {}
-    result = {}
+    result: dict[str, Figure] = {}
     for rate in fpirs:
         names = f"FNIR@FPIR={rate:g}", f"FNIR@FPIR={rate:g}, rank 1"
         share = mates[has] / max(1, size)

@@ -1,7 +1,7 @@
 """From which score on a hit is a match, and how probable: kept beside the model as `calibration.json`.
 
 It is no part of the model's fingerprint: catalogs stay valid whether there is one or not. It names the fingerprint, so
-that it is never used with another model.
+that no catalog of another model uses it.
 """
 
 from __future__ import annotations
@@ -110,15 +110,13 @@ class Calibration:
         atomic_write_json(Path(folder) / FILE, {"format": FORMAT, **asdict(self)})
 
     @classmethod
-    def load(cls, folder: str | Path, model: str | None = None) -> Calibration | None:
+    def load(cls, folder: str | Path) -> Calibration | None:
         """The calibration of a model folder, or of a run folder that holds one; None where there is none.
 
-        Args:
-            folder: the folder.
-            model: the fingerprint that it must be for.
+        It may be for another model than the folder's by now: compare `model` with its fingerprint.
 
         Raises:
-            IsthmusError: the file is damaged, of another version, or for another model.
+            IsthmusError: the file is damaged or of another version.
         """
         place = Path(folder)
         file = (place / "model" if (place / "model" / "config.json").is_file() else place) / FILE
@@ -128,10 +126,10 @@ class Calibration:
             return None
         except OSError as error:
             raise IsthmusError(f"{file} can't be read ({error.strerror or error}); check it, or {MEND}.") from error
-        return cls.parse(content, str(file), model)
+        return cls.parse(content, str(file))
 
     @classmethod
-    def parse(cls, content: bytes, name: str = FILE, model: str | None = None) -> Calibration:
+    def parse(cls, content: bytes, name: str = FILE) -> Calibration:
         """The calibration that a file's content is.
 
         Raises:
@@ -141,12 +139,9 @@ class Calibration:
             values = json.loads(content)
             if not isinstance(values, dict) or values.get("format") != FORMAT:
                 raise IsthmusError(f"{name} is not of a kind that this version reads; {MEND}.")
-            found = _checked(values)
+            return _checked(values)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise IsthmusError(f"{name} is damaged ({error}); {MEND}.") from error
-        if model is not None and found.model != model:
-            raise IsthmusError(f"{name} is for the model {found.model}, and this one is {model}; {MEND}.")
-        return found
 
 
 def _checked(values: dict[str, Any]) -> Calibration:

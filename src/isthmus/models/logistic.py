@@ -96,7 +96,9 @@ def _shares(targets: Numbers, counts: Numbers | None = None) -> Numbers:
     ones = targets > 0.5
     if counts is None:
         return np.where(ones, 0.5 / max(1, int(ones.sum())), 0.5 / max(1, int((~ones).sum())))
-    return counts * np.where(ones, 0.5 / max(1.0, counts[ones].sum()), 0.5 / max(1.0, counts[~ones].sum()))
+    each = 0.5 / max(1.0, float(counts[~ones].sum())), 0.5 / max(1.0, float(counts[ones].sum()))
+    result: Numbers = counts * np.where(ones, each[1], each[0])
+    return result
 
 
 def _entropies(sums: Numbers, targets: Numbers) -> Numbers:
