@@ -10,9 +10,19 @@ import numpy as np
 from isthmus.data.manifest import Manifest
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.intervals import resamples
-from isthmus.evaluate.pair_scores import BINS, NONE, STEPS, Floats, Ints, count_pairs, edge
+from isthmus.evaluate.pair_scores import (
+    BINS,
+    NONE,
+    STEPS,
+    Floats,
+    Ints,
+    accepted_from,
+    count_pairs,
+    edge,
+    first_within,
+    rate_curves,
+)
 from isthmus.evaluate.sides import Vectors, finite_rows
-from isthmus.evaluate.verify import accepted_from, first_within, rate_curves
 from isthmus.models.calibration import Calibration, Part
 from isthmus.models.encoder import Model
 from isthmus.models.logistic import Line, fit_line

@@ -70,7 +70,7 @@ def open_set_figures(
         >>> found = open_set_figures(np.array([0.9, 0.3, -np.inf, -np.inf]), np.array([0.5, 0.6, 0.4, 0.2]),
         ...                          np.array([1, 1, 0, 0]), 2, [0.5], 0, 0)
         >>> found["FNIR@FPIR=0.5"].value, found["FNIR@FPIR=0.5, rank 1"].value
-        (0.5, 0.5)
+        (0.0, 0.5)
     """
     has = mates > 0
     found, beaten = mate[has], mate[has] <= other[has]

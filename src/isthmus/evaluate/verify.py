@@ -19,7 +19,17 @@ from isthmus.data.manifest import Manifest
 from isthmus.errors import IsthmusError
 from isthmus.evaluate.intervals import resamples
 from isthmus.evaluate.open_set import Figure, enrolled_half, open_set_figures
-from isthmus.evaluate.pair_scores import BINS, Floats, Ints, PairScores, count_pairs, edge
+from isthmus.evaluate.pair_scores import (
+    BINS,
+    Floats,
+    Ints,
+    PairScores,
+    accepted_from,
+    count_pairs,
+    edge,
+    first_within,
+    rate_curves,
+)
 from isthmus.evaluate.sides import Vectors, finite_rows
 
 FARS = (1e-2, 1e-3)
@@ -70,23 +80,6 @@ def check_rates(rates: Sequence[float], what: str) -> tuple[float, ...]:
         if not 0 < rate < 1:
             raise IsthmusError(f"{what} {rate:g} is no rate; choose one between 0 and 1, such as 1e-3.")
     return tuple(sorted(set(rates), reverse=True))
-
-
-def rate_curves(found: PairScores) -> tuple[Floats, Floats]:
-    """(BINS + 1,) each: false accept and false reject rate where all from the lower edge of a bin on are accepted."""
-    far, tar = (x / max(1, int(x[0])) for x in map(accepted_from, (found.impostor, found.genuine)))
-    return far, 1 - tar
-
-
-def accepted_from(counts: Ints) -> Ints:
-    """(BINS + 1,): how many scores are accepted where all from the lower edge of a bin on are; none at the last."""
-    return np.append(counts[::-1].cumsum()[::-1], 0)
-
-
-def first_within(accepted: Ints, rate: float) -> int:
-    """The lowest bin from which on at most `rate` of the impostor pairs are accepted; see `accepted_from`."""
-    # Whole numbers: a rate times a count is easily a hair below the whole number that it is.
-    return int(np.searchsorted(-accepted, -int(np.floor(rate * int(accepted[0]) + 1e-9))))
 
 
 def equal_error(far: Floats, frr: Floats) -> Floats:
