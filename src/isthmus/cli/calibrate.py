@@ -144,7 +144,7 @@ def show(found: Calibration, held_out: bool) -> None:
     screen.print(table(f"Thresholds for a false-match rate of {found.rate:g}", columns, rows))
     rows = [
         [f"{part.query} -> {part.item}", part.setting,
-         *[f"{part.fmr * size:,.3g} (up to {part.fmr_high * size:,.3g})" for size in GALLERIES]]
+         *[f"{_count(part.fmr * size)} (up to {_count(part.fmr_high * size)})" for size in GALLERIES]]
         for part in found.parts
     ]  # fmt: skip
     title = "False matches to expect of one search in a gallery of"
@@ -156,6 +156,10 @@ def show(found: Calibration, held_out: bool) -> None:
         "miss the threshold. Probabilities hold where the share of matches among pairs is the prior.",
         soft_wrap=True,
     )
+
+
+def _count(expected: float) -> str:
+    return f"{expected:,.0f}" if expected >= 100 else f"{expected:.2g}"
 
 
 def _values(found: Calibration) -> dict[str, object]:

@@ -10,6 +10,10 @@ sides.py      from rows and results to a row of the table
 rerank.py     k-reciprocal re-ranking after the ranking
 reciprocal.py its graph of mutual neighbours, in sparse rows
 reranked.py   re-ranked rows beside those of an evaluation
+pair_scores.py  scores of all pairs on a fine grid, in blocks
+verify.py     TAR@FAR, EER and DET curve over all pairs
+open_set.py   FNIR@FPIR: queries that may have no mate
+calibrate.py  a threshold for a wanted false-match rate, probabilities of a match
 summary.py    mean and standard deviation over runs of repeated splits and seeds
 repeats.py    the paired difference of two methods over such runs, with its interval
 attributes.py how well an attribute head reads each domain

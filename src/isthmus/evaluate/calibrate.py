@@ -186,8 +186,11 @@ def cautions(calibration: Calibration) -> list[str]:
     """What makes a calibration less sure than it looks, a sentence each."""
     said = []
     rate = calibration.rate
-    for part in calibration.parts:
-        name = f"{part.query}->{part.item} ({part.setting})"
+    highest: dict[tuple[str, str], Part] = {}  # settings have the same pairs
+    for part in sorted(calibration.parts, key=lambda part: part.fmr_high):
+        highest[part.query, part.item] = part
+    for part in highest.values():
+        name = f"{part.query}->{part.item}"
         if part.impostor * rate < 1 - 1e-9:
             said.append(
                 f"{name}: {part.impostor:,} validation impostor pairs can't measure a rate of {rate:g}, which takes "
@@ -199,7 +202,9 @@ def cautions(calibration: Calibration) -> list[str]:
                 f"{name}: {part.impostor:,} validation impostor pairs leave {part.impostor * rate:.1f} false matches "
                 f"to measure a rate of {rate:g} by; {math.ceil(SURE / rate - 1e-6):,} pairs would leave {SURE}."
             )
+    for part in calibration.parts:
         if part.slope == 0:
+            name = f"{part.query}->{part.item} ({part.setting})"
             said.append(f"{name}: genuine pairs score no higher than others, so every probability is the prior.")
     return said
 
