@@ -61,6 +61,17 @@ def test_several_runs_on_the_command_line(runs: list[Path], tmp_path: Path) -> N
     assert answer_of("evaluate", *runs[:3], "--no-report", *QUICK) == values
 
 
+def test_verification_of_several_runs(runs: list[Path]) -> None:
+    values = answer_of("evaluate", *runs[:2], "--verify", "--far", 0.2, "--no-report", *QUICK)
+    more = values["summary"]["more"]
+    for direction in ("ink->paint", "paint->ink"):
+        score = more[f"verification, {direction} (plain)/TAR@FAR=0.2"]
+        each = [json.loads((run / "evaluation-test.json").read_text())["verify"] for run in runs[:2]]
+        of = [next(one for one in part if one["direction"] == direction) for part in each]
+        assert score["values"] == [one["figures"]["TAR@FAR=0.2"]["value"] for one in of]
+    assert not any("TAR@FAR=0.001" in name for name in more)  # 24 impostor pairs measure no such rate
+
+
 def test_several_runs_that_do_not_go_together(runs: list[Path], tmp_path: Path) -> None:
     sentence = refused(
         "evaluate", runs[0], runs[3], "--out", tmp_path / "none.json", *QUICK, says=("6 ink images", "7 ink images")

@@ -10,6 +10,7 @@ from isthmus.catalog.storage import is_remote
 from isthmus.catalog.table import Facts
 from isthmus.data.manifest import absolute
 from isthmus.errors import IsthmusError
+from isthmus.models.calibration import FILE, Calibration
 
 ModelLike = Embedder | str | Path
 
@@ -32,13 +33,30 @@ class Owner:
             )
         self._model = loaded
 
+    def calibration(self) -> Calibration | None:
+        """The calibration that lies beside the model; read without loading the model. None where there is none.
+
+        Raises:
+            IsthmusError: it is damaged.
+        """
+        beside = getattr(self._model, "beside", None)
+        if beside is None:
+            found = [Calibration.load(place) for place in self._places()]
+        else:
+            found = [Calibration.parse(beside[FILE], FILE)] if FILE in beside else []
+        # There may be a newer model in that place, with a calibration of its own: that is not ours.
+        ours = (one for one in found if one is not None and one.model == self.facts.fingerprint)
+        return next(ours, None)
+
+    def _places(self) -> list[str]:
+        places = (self.facts.model, absolute(self.facts.model_relative, self.place)) if self.facts.model else ()
+        return [place for place in places if Path(place).is_dir()]
+
     def get(self) -> Embedder:
         """The model; from where it was when the catalog was made, or as far from the catalog as it was then."""
         if self._model is None:
-            for place in (self.facts.model, absolute(self.facts.model_relative, self.place)):
-                if self.facts.model and Path(place).is_dir():
-                    self.use(place)
-                    break
+            for place in self._places()[:1]:
+                self.use(place)
         if self._model is None:
             was = f"it is no longer at {self.facts.model}" if self.facts.model else "its place is not known"
             raise IsthmusError(

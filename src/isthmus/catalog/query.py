@@ -22,11 +22,12 @@ AT_ONCE = 256
 
 
 class Queries:
-    """Unit vectors float32 (q, dim), and the item to leave out of each query's hits."""
+    """Unit vectors float32 (q, dim), each query's domain where known, and the item to leave out of its hits."""
 
     def __init__(self, count: int, dim: int) -> None:
         self.vectors = np.zeros((count, dim), np.float32)
         self.without: list[str | None] = [None] * count
+        self.domains: list[str | None] = [None] * count
 
 
 def query_vectors(
@@ -60,6 +61,7 @@ def query_vectors(
             pictures[position] = query
         else:
             result.vectors[position] = _unit(query, items.dim)
+            result.domains[position] = domain
     if ids:
         rows, vectors = items.fetch(ids.values())
         places = {row["id"]: place for place, row in enumerate(rows)}
@@ -72,12 +74,15 @@ def query_vectors(
                 )
             result.vectors[position] = vectors[places[wanted]]
             result.without[position] = wanted
+            result.domains[position] = rows[places[wanted]]["domain"]
     if pictures:
         encoder = model()
         vectors, _ = embed(
             encoder, list(pictures.values()), domain=domain or encoder.domains[0], centring=centring, on_bad="raise"
         )
         result.vectors[list(pictures)] = vectors
+        for position in pictures:
+            result.domains[position] = domain or encoder.domains[0]
     return result
 
 

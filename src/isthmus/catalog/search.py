@@ -44,6 +44,8 @@ class Hit:
         domain: the item's.
         label: where known.
         metadata: column -> value, without missing values.
+        probability: of a match, where the catalog's model is calibrated (`isthmus calibrate`) for this direction.
+        match: whether the score reaches the calibrated threshold; None where there is none.
     """
 
     id: str
@@ -52,10 +54,13 @@ class Hit:
     domain: str
     label: str | None = None
     metadata: dict[str, Value] = field(default_factory=dict)
+    probability: float | None = None
+    match: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The hit as plain values."""
-        return asdict(self)
+        """The hit as plain values; without probability and match where the model is not calibrated."""
+        values = asdict(self)
+        return values if self.match is not None else {k: values[k] for k in values if k not in ("probability", "match")}
 
 
 @dataclass

@@ -19,15 +19,17 @@ from isthmus.catalog.handle import Live
 from isthmus.catalog.history import AGE, Compaction, Version, compact, rollback, versions
 from isthmus.catalog.ingest import update_metadata, write_images
 from isthmus.catalog.items import Items
+from isthmus.catalog.matches import NOT_CALIBRATED, judged
 from isthmus.catalog.metadata import Source
 from isthmus.catalog.owner import ModelLike, Owner, load_model, relative_to_catalog
-from isthmus.catalog.query import Query, query_vectors, search
+from isthmus.catalog.query import Queries, Query, query_vectors, search
 from isthmus.catalog.search import Hit, Searcher
 from isthmus.catalog.table import Facts, create_table, locate, open_table, table_exists
 from isthmus.catalog.where import compile_where
 from isthmus.data.files import show_name
 from isthmus.data.manifest import Manifest, absolute
 from isthmus.errors import IsthmusError
+from isthmus.models.calibration import Calibration
 
 Where = str | Condition
 
@@ -51,6 +53,7 @@ class Catalog:
         self.items = Items(live.place, live, facts.dim)
         self._searcher = Searcher(self.items)
         self._owner = Owner(live.place, facts, model)
+        self._calibration: tuple[Calibration | None] | None = None
 
     @classmethod
     def create(
@@ -137,6 +140,8 @@ class Catalog:
             IsthmusError: its fingerprint is another.
         """
         self._owner.use(model)
+        if self._calibration == (None,):  # its new place may have one
+            self._calibration = None
 
     @property
     def columns(self) -> dict[str, Kind]:
@@ -225,6 +230,7 @@ class Catalog:
         offset: int = 0,
         centring: bool | None = None,
         exact: bool = False,
+        matches_only: bool = False,
     ) -> list[Hit]:
         """The items most similar to a query, best first; equal scores in the order of a fixed hash of their ids.
 
@@ -239,16 +245,19 @@ class Catalog:
             offset: how many of the best to pass over (the second page: `offset=k`).
             centring: of the query image; as the catalog's items if None.
             exact: compare with every item, also where there is an approximate index.
+            matches_only: of these k only the hits that are matches by the calibrated threshold, so perhaps none.
 
         Raises:
-            IsthmusError: an unreadable image, an unknown id, column or domain, a filter that can't be read.
+            IsthmusError: an unreadable image, an unknown id, column or domain, a filter that can't be read;
+                `matches_only` where the model is not calibrated.
         """
         if (query is None) == (id is None):
             raise IsthmusError("Give one query: an image, a vector or the id of an item.")
+        self._check(matches_only)
         with self.steady():
             centred = self._c(centring)
             found = query_vectors(self.items, self._owner.get, [query], id=id, domain=domain, centring=centred)
-            return search(self._searcher, found, k, where, offset, exact)[0]
+            return self._judged(search(self._searcher, found, k, where, offset, exact), found, centred, matches_only)[0]
 
     def search_many(
         self,
@@ -260,11 +269,36 @@ class Catalog:
         offset: int = 0,
         centring: bool | None = None,
         exact: bool = False,
+        matches_only: bool = False,
     ) -> list[list[Hit]]:
         """`search` for several queries at once, embedded in batches; also takes vectors (n, dim)."""
+        self._check(matches_only)
         with self.steady():
-            found = query_vectors(self.items, self._owner.get, queries, domain=domain, centring=self._c(centring))
-            return search(self._searcher, found, k, where, offset, exact)
+            centred = self._c(centring)
+            found = query_vectors(self.items, self._owner.get, queries, domain=domain, centring=centred)
+            return self._judged(search(self._searcher, found, k, where, offset, exact), found, centred, matches_only)
+
+    def _judged(self, hits: list[list[Hit]], found: Queries, centred: bool | None, only: bool) -> list[list[Hit]]:
+        return judged(hits, found.domains, self.calibration, (self.facts.centring, centred), matches_only=only)
+
+    def _check(self, matches_only: bool) -> None:
+        if matches_only and self.calibration is None:
+            raise IsthmusError(NOT_CALIBRATED)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """From which score on a hit is a match, as `isthmus calibrate` left it beside the model; None without it.
+
+        Raises:
+            IsthmusError: the file is damaged.
+        """
+        if self._calibration is None:
+            self._calibration = (self._owner.calibration(),)
+        return self._calibration[0]
+
+    def judge_by(self, calibration: Calibration | None) -> None:
+        """Tell matches by this calibration from now on; None: tell none."""
+        self._calibration = (calibration,)
 
     def steady(self) -> AbstractContextManager[None]:
         """Within it, reads of this thread are all of one version: the newest when the first of them looks.

@@ -59,6 +59,17 @@ def evaluate(
     variants: Annotated[
         bool, typer.Option("--variants", help="Also mAP and P@k as other papers define them, under names of their own.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also verification: TAR@FAR, EER, DET curve, and FNIR@FPIR in an open set.")
+    ] = False,
+    far: Annotated[
+        list[float] | None,
+        typer.Option(metavar="RATE", help="A further false accept rate beside 1e-2 and 1e-3; may be repeated."),
+    ] = None,
+    fpir: Annotated[
+        list[float] | None,
+        typer.Option(metavar="RATE", help="A further rate of answered strangers beside 1e-1 and 1e-2, likewise."),
+    ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     out: Annotated[
         str | None,
@@ -84,6 +95,7 @@ def evaluate(
     from isthmus.cli.evaluate_many import evaluate_many
     from isthmus.cli.evaluate_one import Options, measure, prepare, write
     from isthmus.cli.evaluate_show import show, summary
+    from isthmus.cli.evaluate_verify import verify_settings
     from isthmus.data.images import show_name
     from isthmus.errors import IsthmusError
     from isthmus.evaluate.after import settings_of
@@ -102,6 +114,7 @@ def evaluate(
         attributes=attributes, triplets=triplets, report=report, bootstrap=bootstrap, seed=seed, batch_size=batch_size,
         workers=workers, skip_bad=skip_bad, progress=not json,
         rerank=settings_of(rerank, parse_settings(rerank_set or []).items(), measured=split), variants=variants,
+        verify=verify_settings(verify, far or [], fpir or []),
     )  # fmt: skip
     if len(runs) > 1:
         evaluate_many(runs, options, Path(out) if out is not None else None, json=json)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isthmus.evaluate.reranked import Reranked
     from isthmus.evaluate.run import Evaluation
     from isthmus.evaluate.variants import Variants
+    from isthmus.evaluate.verify import Verified
     from isthmus.models.encoder import Model
 
 
@@ -40,6 +41,7 @@ class Options:
     progress: bool
     rerank: After | None = None
     variants: bool = False
+    verify: tuple[tuple[float, ...], ...] | None = None  # rates of false acceptance, and of answered strangers
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Measured:
     agreement: dict[str, Agreement] = field(default_factory=dict)  # by setting, the main one first
     reranked: Reranked | None = None
     variants: Variants | None = None
+    verified: list[Verified] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON file has it."""
@@ -84,6 +87,8 @@ class Measured:
             values["rerank"] = plain(self.reranked.to_dict())
         if self.variants is not None:
             values["variants"] = plain(self.variants.to_dict())
+        if self.verified:
+            values["verify"] = plain([one.to_dict() for one in self.verified])
         return values
 
     def figures(self) -> dict[str, float]:
@@ -94,6 +99,9 @@ class Measured:
             from isthmus.cli.evaluate_variants import VARIANTS
 
             found |= {f"{VARIANTS}{name}": value for name, value in self.variants.figures().items()}
+        for one in self.verified:
+            head = f"verification, {one.direction} ({one.setting})"
+            found |= {f"{head}/{name}": f.value for name, f in one.figures.items() if f.value is not None}
         return found
 
 
@@ -160,6 +168,14 @@ def measure(plan: Plan, options: Options) -> Measured:
         from isthmus.evaluate.variants import variants_of
 
         variants = variants_of(evaluation, embedded, *plan.rows, bootstrap=options.bootstrap, seed=options.seed)
+    verified: list[Verified] = []
+    if options.verify is not None:
+        from isthmus.evaluate.verify import verify_domains
+
+        verified = verify_domains(
+            embedded, *plan.rows, evaluation.by, fars=options.verify[0], fpirs=options.verify[1],
+            bootstrap=options.bootstrap, seed=options.seed,
+        )  # fmt: skip
     queries, gallery = ([row.id for row in part] for part in plan.rows)
     agreement = {
         setting: embedding_agreement(
@@ -173,7 +189,9 @@ def measure(plan: Plan, options: Options) -> Measured:
         "method": str(model.provenance.get("method", "model")),
         "backbone": model.architecture.backbone,
     }
-    return Measured(str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked, variants)
+    return Measured(
+        str(plan.run), options.split, evaluation, facts, attributes, agreement, reranked, variants, verified
+    )
 
 
 def write(plan: Plan, measured: Measured, options: Options) -> None:
@@ -196,6 +214,7 @@ def write(plan: Plan, measured: Measured, options: Options) -> None:
             attributes=measured.attributes,
             agreement=measured.agreement,
             variants=measured.variants,
+            verified=measured.verified,
         )
 
 

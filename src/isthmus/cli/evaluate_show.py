@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.cli.common import console, number, table, visible, with_interval
 from isthmus.cli.evaluate_variants import VARIANTS, show_variant_summary, show_variants
+from isthmus.cli.evaluate_verify import show_verified
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,8 @@ def show(measured: Measured) -> None:
     for scores in measured.attributes:
         _show_attributes(screen, scores)
     _show_agreement(screen, measured.agreement)
+    if measured.verified:
+        show_verified(measured.verified)
     evaluation = measured.evaluation
     if evaluation.skipped:
         screen.print(f"Left out because they can't be read: {len(evaluation.skipped)} images.")

@@ -29,6 +29,9 @@ def search(
     model: Annotated[str | None, typer.Option(help="The model, where it is no longer in its old place.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write a picture of the hits here.", metavar="FILE.png")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every item, without the index.")] = False,
+    matches_only: Annotated[
+        bool, typer.Option("--matches-only", help="Only matches by the model's calibrated threshold, perhaps none.")
+    ] = False,
     storage: Storage = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON and nothing else.")] = False,
 ) -> None:
@@ -38,7 +41,9 @@ def search(
     from isthmus.cli.common import print_json, visible
 
     opened = Catalog.open(catalog, model, storage_options=read_options(storage))
-    answers = opened.search_many(queries, domain=domain, k=k, where=where, offset=offset, exact=exact)
+    answers = opened.search_many(
+        queries, domain=domain, k=k, where=where, offset=offset, exact=exact, matches_only=matches_only
+    )
     if save is not None:
         write_sheet(save, queries, answers, opened)
     if json:
@@ -50,32 +55,44 @@ def search(
         )
         return
     for query, hits in zip(queries, answers, strict=True):
-        show(query, hits, offset)
+        show(query, hits, offset, matches_only=matches_only)
     if save is not None:
         print(f"pictures: {visible(str(save))}")
 
 
-def show(query: str, hits: list[Hit], offset: int) -> None:
+def show(query: str, hits: list[Hit], offset: int, *, matches_only: bool = False) -> None:
     """One table for a query."""
     from isthmus.cli.common import console, number, table, visible
 
     if not hits:
-        print(f"{visible(query)}: no item passes the filter")
+        reason = "no match above the threshold" if matches_only else "no item passes the filter"
+        print(f"{visible(query)}: {reason}")
         return
     extra = list(dict.fromkeys(name for hit in hits for name in hit.metadata))[:COLUMNS]
     labelled = any(hit.label for hit in hits)
+    calibrated = any(hit.match is not None for hit in hits)
     rows = [
         [
             hit.id,
             str(offset + place),
             number(hit.score),
+            *([number(hit.probability), {True: "yes", False: "no", None: ""}[hit.match]] if calibrated else []),
             *([hit.label or ""] if labelled else []),
             *(cell(hit.metadata.get(name)) for name in extra),
         ]
         for place, hit in enumerate(hits, start=1)
     ]
-    columns = ["id", "rank", "cosine", *(["label"] if labelled else []), *extra]
+    columns = [
+        "id",
+        "rank",
+        "cosine",
+        *(["probability", "match"] if calibrated else []),
+        *(["label"] if labelled else []),
+        *extra,
+    ]
     console().print(table(query, columns, rows))
+    if calibrated and not offset and not any(hit.match for hit in hits):
+        print(f"{visible(query)}: no match above the threshold; the hits are only the nearest.")
 
 
 def cell(value: Any) -> str:

@@ -16,6 +16,10 @@ hubness.py    hubs, and holding them back: CSLS, inverted softmax
 reranked.py   re-ranked rows beside those of an evaluation
 variants.py   other papers' mAP and P@k, under names of their own
 one_per.py    the gallery of one photo for each sketch
+pair_scores.py  scores of all pairs on a fine grid, in blocks
+verify.py     TAR@FAR, EER and DET curve over all pairs
+open_set.py   FNIR@FPIR: queries that may have no mate
+calibrate.py  a threshold for a wanted false-match rate, probabilities of a match
 summary.py    mean and standard deviation over runs of repeated splits and seeds
 repeats.py    the paired difference of two methods over such runs, with its interval
 attributes.py how well an attribute head reads each domain

@@ -28,7 +28,7 @@ from isthmus.ops import normalise
 from isthmus.process import keep_memory
 from isthmus.progress import track
 
-BESIDE = ("domains.json",)
+BESIDE = ("domains.json", "calibration.json")
 FORMAT = 1
 Source = str | Path | Image.Image | bytes
 
@@ -96,7 +96,8 @@ class Model:
         provenance: method, settings, data and scores, as training left them.
         precision: that `encode` computes in. bfloat16 is much quicker where the processor has it (GPUs, newer CPUs),
             and moves cosines by some thousandths; what is stored is float32 in either.
-        beside: small files of its folder that belong to it and are kept as they are: how its domains are told apart.
+        beside: small files of its folder that belong to it and are kept as they are: how its domains are told apart,
+            from which score on a hit is a match.
     """
 
     architecture: Architecture

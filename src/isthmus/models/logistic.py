@@ -30,7 +30,7 @@ def sigmoid(values: Numbers) -> Numbers:
     return result
 
 
-def fit_line(values: Numbers, targets: Numbers, strength: float) -> Line:
+def fit_line(values: Numbers, targets: Numbers, strength: float, counts: Numbers | None = None) -> Line:
     """Minimise the mean cross-entropy plus `strength / 2` times the squared weights.
 
     Both classes count alike, however many examples each has: which domain the next image is of is not known.
@@ -39,8 +39,9 @@ def fit_line(values: Numbers, targets: Numbers, strength: float) -> Line:
         values: (n, d), about of unit variance.
         targets: (n,), the wanted probability of class 1; above 0.5 an example is of class 1.
         strength: of the L2 penalty; the bias is free.
+        counts: (n,) how many examples each row stands for; one each if None.
     """
-    share = _shares(targets)
+    share = _shares(targets, counts)
     design = np.column_stack([values, np.ones(len(values))])
     penalty = np.full(design.shape[1], strength)
     penalty[-1] = 0.0
@@ -91,9 +92,13 @@ def calibrate(sums: Numbers, truth: Numbers) -> Line:
     return line if line.weights[0] > 0 else Line(np.zeros(1), 0.0)
 
 
-def _shares(targets: Numbers) -> Numbers:
+def _shares(targets: Numbers, counts: Numbers | None = None) -> Numbers:
     ones = targets > 0.5
-    return np.where(ones, 0.5 / max(1, int(ones.sum())), 0.5 / max(1, int((~ones).sum())))
+    if counts is None:
+        return np.where(ones, 0.5 / max(1, int(ones.sum())), 0.5 / max(1, int((~ones).sum())))
+    each = 0.5 / max(1.0, float(counts[~ones].sum())), 0.5 / max(1.0, float(counts[ones].sum()))
+    result: Numbers = counts * np.where(ones, each[1], each[0])
+    return result
 
 
 def _entropies(sums: Numbers, targets: Numbers) -> Numbers:

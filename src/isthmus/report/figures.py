@@ -221,6 +221,7 @@ def _roomy(low: float, high: float) -> tuple[float, float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, ... between two logarithms."""
-    values = [factor * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for factor in (1, 2, 5)]
+    """1, 2, 5, 10, ... between two logarithms; 1, 10, ... where they are far apart."""
+    factors = (1, 2, 5) if high - low <= 3 else (1,)
+    values = [factor * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for factor in factors]
     return [value for value in values if low - 1e-9 <= math.log10(value) <= high + 1e-9]

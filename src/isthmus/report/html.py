@@ -18,6 +18,7 @@ from isthmus.report.gallery import query_sections
 from isthmus.report.history import read_log, read_model_facts, read_settings, training_figures
 from isthmus.report.measures import agreement_rows, attribute_tables, variant_tables
 from isthmus.report.pictures import ImageLookup, Pictures
+from isthmus.report.verification import verification_parts
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from isthmus.evaluate.human import Agreement
     from isthmus.evaluate.run import Evaluation, Side
     from isthmus.evaluate.variants import Variants
+    from isthmus.evaluate.verify import Verified
 
 MOST_CLASSES = 16  # more bars than this nobody reads: then the best and the worst are shown
 CMC_RANKS = 100  # beyond that nobody scrolls
@@ -43,6 +45,7 @@ def write_report(
     attributes: Sequence[AttributeScores] = (),
     agreement: Mapping[str, Agreement] | None = None,
     variants: Variants | None = None,
+    verified: Sequence[Verified] = (),
 ) -> Path:
     """Write a report of one or several evaluations of the same queries and galleries, side by side.
 
@@ -60,6 +63,7 @@ def write_report(
         attributes: how well the first evaluation's model reads attributes, by domain.
         agreement: of that model with human triplets, by setting.
         variants: other papers' metrics of the first evaluation, for a section of their own.
+        verified: what that model verifies, by direction and setting.
 
     Returns:
         The path.
@@ -74,7 +78,7 @@ def write_report(
         raise IsthmusError("A report needs at least one evaluation; evaluate a model first.")
     html = render(
         title, evaluations, Pictures(images), run_folder=run_folder, notes=notes, subtitle=subtitle,
-        attributes=attributes, agreement=agreement, variants=variants,
+        attributes=attributes, agreement=agreement, variants=variants, verified=verified,
     )  # fmt: skip
     atomic_write_text(path, html)
     return Path(path)
@@ -91,6 +95,7 @@ def render(
     attributes: Sequence[AttributeScores] = (),
     agreement: Mapping[str, Agreement] | None = None,
     variants: Variants | None = None,
+    verified: Sequence[Verified] = (),
 ) -> str:
     """The page as text; see `write_report`."""
     from jinja2 import Environment, PackageLoader
@@ -107,6 +112,7 @@ def render(
         ("variants", "Other papers' variants", variants is not None),
         ("curves", "Curves", True),
         ("classes", "By class", bool(classes)),
+        ("verification", "Verification", bool(verified)),
         ("attributes", "Attributes", bool(attributes)),
         ("people", "Agreement with people", bool(agreement)),
         ("queries", "Queries and their hits", bool(queries)),
@@ -132,6 +138,7 @@ def render(
         tables=[score_table(group, metric) for group in groups],
         curves=curves,
         classes=classes,
+        verification=verification_parts(verified),
         attributes=attribute_tables(attributes),
         agreement=agreement_rows(agreement or {}),
         variants=variant_tables(variants),

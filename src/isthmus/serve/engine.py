@@ -52,6 +52,7 @@ class Locked:
         self.model = model
         self._lock = threading.Lock()
         self.dim, self.domains, self.fingerprint = model.dim, model.domains, model.fingerprint
+        self.beside: dict[str, bytes] | None = getattr(model, "beside", None)
 
     def encode(self, images: Sequence[Any], **options: Any) -> Vectors:
         """As the model's own."""
@@ -117,6 +118,7 @@ class Engine:
         self.recent: Recent = before.recent if before is not None else Recent()
         self.chooser = _chooser(catalog, model)
         self.look = self.chooser.look if self.chooser is not None else None
+        _check_calibration(catalog)
         self.memory: Memory | None = None
         if settings.memory != "off":
             wanted = MemorySettings(settings.memory, settings.recall, settings.memory_mb, background=True)
@@ -161,6 +163,7 @@ class Engine:
         offset: int = 0,
         where: Condition | None = None,
         exact: bool = False,
+        matches_only: bool = False,
     ) -> Found:
         """Search with an image (through the batcher), or with the id of an item, which is left out of the hits.
 
@@ -184,7 +187,10 @@ class Engine:
                 try:
                     with self.catalog.steady():
                         version = self.catalog.items.version
-                        hits = self.catalog.search(vector, id=id, k=k + 1, offset=offset, where=where, exact=exact)
+                        hits = self.catalog.search(
+                            vector, id=id, domain=domain, k=k + 1, offset=offset, where=where, exact=exact,
+                            matches_only=matches_only,
+                        )  # fmt: skip
                 except IsthmusError:
                     if id is not None and not self.catalog.items.fetch([id])[0]:
                         raise ApiError(404, "no_item", "The catalog has no item of that id.") from None
@@ -257,6 +263,15 @@ class Engine:
         model, centring = self.catalog.model, self.catalog.facts.centring
         vectors, bad = embed(model, images, domain=domain, centring=centring, workers=0, on_bad="skip")
         return [IsthmusError(bad[place]) if place in bad else vector for place, vector in enumerate(vectors)]
+
+
+def _check_calibration(catalog: Catalog) -> None:
+    """Read the model's thresholds; damaged ones are told and left out, as searches do without."""
+    try:
+        catalog.judge_by(catalog.calibration)
+    except IsthmusError as error:
+        log.warning("%s", error)
+        catalog.judge_by(None)
 
 
 def _chooser(catalog: Catalog, model: str | None) -> DomainChooser | None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic.config import JsonDict
 
 from isthmus.catalog.filters import Condition, ids_in
+from isthmus.catalog.matches import NOT_CALIBRATED, no_match
 from isthmus.catalog.search import Hit
 from isthmus.models.drawn_look import as_usual
 from isthmus.serve.bodies import json_text, read_field
@@ -38,6 +39,7 @@ class Options(BaseModel):
     domain: StrictStr | None = Field(None, max_length=200, description="of the query; an item has its own")
     where: Filter | None = None
     exact: StrictBool = Field(False, description="compare with every item, without the index")
+    matches_only: StrictBool = Field(False, description="of these hits only matches by the model's threshold")
 
 
 OPTIONS = json_text("Options")
@@ -70,6 +72,8 @@ class Found(BaseModel):
     metadata: Metadata
     thumbnail: str
     image: str
+    probability: float | None = Field(None, ge=0, le=1, description="of a match; left out without a calibration")
+    match: bool | None = Field(None, description="whether the score reaches the model's threshold; likewise")
 
 
 class Chosen(BaseModel):
@@ -99,6 +103,7 @@ class Results(BaseModel):
     chosen: Chosen
     version: int
     seconds: Seconds
+    no_match: bool | None = Field(None, description="first page, calibrated model: whether nothing is a match")
 
 
 def router(engine: Engine) -> APIRouter:
@@ -106,7 +111,13 @@ def router(engine: Engine) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["search"])
     facts = engine.catalog.facts
 
-    @routes.post("/search", summary="Search by a drawing or by an item", responses=refusals(404))
+    # What is left out where the model is not calibrated is not there, rather than null.
+    @routes.post(
+        "/search",
+        summary="Search by a drawing or by an item",
+        responses=refusals(404),
+        response_model_exclude_unset=True,
+    )
     async def search(asked: Search, request: Request) -> Results:
         if (asked.strokes is None) == (asked.id is None):
             raise ApiError(400, "bad_request", "Send one query: either strokes or id.")
@@ -121,12 +132,14 @@ def router(engine: Engine) -> APIRouter:
         by = Choice(facts.domains[0], "strokes") if asked.domain is None else Choice(asked.domain, "request")
         return await answer(request, asked, image, by, where, drawn=True)
 
-    @routes.post("/search/image", summary="Search by an image", responses=refusals(415))
+    @routes.post(
+        "/search/image", summary="Search by an image", responses=refusals(415), response_model_exclude_unset=True
+    )
     async def search_image(
         request: Request,
         image: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF, BMP or TIFF")],
         options: Annotated[
-            str, Form(description="JSON with k, offset, domain, where, exact", json_schema_extra=OPTIONS)
+            str, Form(description="JSON with k, offset, domain, where, exact, matches_only", json_schema_extra=OPTIONS)
         ] = "{}",
     ) -> Results:
         asked = read_field(Options, options)
@@ -151,6 +164,8 @@ def router(engine: Engine) -> APIRouter:
             raise ApiError(400, "bad_request", reason)
         if asked.domain is not None and asked.domain not in facts.domains:
             raise ApiError(400, "bad_request", f"The model's domains are {' and '.join(facts.domains)}; send one.")
+        if asked.matches_only and engine.catalog.calibration is None:
+            raise ApiError(400, "bad_request", NOT_CALIBRATED)
         if asked.where is None:
             return None
         columns = served_columns(await engine.read(lambda: engine.catalog.columns))
@@ -173,6 +188,7 @@ def router(engine: Engine) -> APIRouter:
             offset=asked.offset,
             where=where,
             exact=asked.exact,
+            matches_only=asked.matches_only,
         )
         search = secrets.token_urlsafe(12)
         if engine.settings.feedback is not None:
@@ -195,6 +211,7 @@ def router(engine: Engine) -> APIRouter:
             chosen=Chosen(by=choice.by, probability=choice.probability, sure=choice.sure),
             version=found.version,
             seconds=Seconds(model=found.model_seconds, search=found.search_seconds),
+            **no_match(found.hits, asked.offset, engine.catalog.calibration),
         )
 
     return routes
@@ -224,6 +241,7 @@ def hit_of(hit: Hit, base: str = "") -> Found:
         metadata={name: plain(value) for name, value in hit.metadata.items()},
         thumbnail=f"{base}/api/items/thumbnail?id={address}&size=160",
         image=f"{base}/api/items/image?id={address}",
+        **({} if hit.match is None else {"probability": hit.probability, "match": hit.match}),
     )
 
 

@@ -66,6 +66,7 @@ function search(delay = 0) {
     searcher.forget();
     hits.clear();
     $("empty").hidden = false;
+    $("no-match").hidden = true;
     $("more").hidden = true;
     $("status").textContent = "";
     return;
@@ -126,6 +127,7 @@ function show(wish, answer) {
   hits.show(answer.search, answer.hits, fresh);
   const reached = options.offset + options.k;
   $("empty").hidden = true;
+  if (fresh) $("no-match").hidden = answer.no_match !== true || answer.hits.length === 0;
   $("more").hidden = !answer.more || reached > catalog.limits.offset || answer.hits.length === 0;
   $("more").dataset.offset = reached;
   if (!fresh && focusMore) hits.focus(before);

@@ -54,7 +54,10 @@ export class Detail {
     this.picture.removeAttribute("src");
     showPicture(this.picture, hit.image);
     $("detail-title").textContent = title;
-    const facts = [["score", hit.score.toFixed(3)], ["domain", hit.domain], ["id", hit.id]];
+    const share = hit.probability >= 0.01 ? `${Math.round(hit.probability * 100)} %` : "below 1 %";
+    const word = hit.match ? "above the threshold" : "below the threshold";
+    const match = typeof hit.match === "boolean" ? [["probability of a match", `${share}, ${word}`]] : [];
+    const facts = [["score", hit.score.toFixed(3)], ...match, ["domain", hit.domain], ["id", hit.id]];
     const known = Object.entries(hit.metadata ?? {}).map(([name, value]) => [name, words(value, this.kinds[name])]);
     $("detail-facts").replaceChildren(
       ...[...known, ...facts].map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),

@@ -58,16 +58,18 @@ export class Hits {
     });
     showPicture(img, hit.thumbnail);
     const score = hit.score.toFixed(2);
+    const below = hit.match === false ? `, below the threshold` : "";
     const main = make(
       "button",
-      { type: "button", className: "hit", tabIndex: -1, ariaLabel: `${place + 1}: ${title}, score ${score}` },
+      { type: "button", className: "hit", tabIndex: -1, ariaLabel: `${place + 1}: ${title}, score ${score}${below}` },
       frame,
       make("span", { className: "line" }, make("span", { className: "title" }, title), make("span", { className: "score" }, score)),
     );
+    if (below) main.append(make("span", { className: "under" }, "below the threshold"));
     main.addEventListener("click", () => this.open(place));
     const row = make("div", { className: "row" }, this.#button("alike", `More like ${title}`, () => this.alike(hit)));
     if (this.feedback) row.append(...this.#marking(hit, title));
-    return make("li", {}, main, row);
+    return make("li", { className: below ? "below" : "" }, main, row);
   }
 
   #button(name, label, act) {
