@@ -130,6 +130,11 @@ def test_banks_that_are_not_there(runs: list[Path], tmp_path: Path) -> None:
     done = works("evaluate", runs[0], *named, *csls, "--out", tmp_path / "x.json", "--no-report", "--rerank-set",
                  "size=5")  # fmt: skip
     assert "bank of 5 images" in done.stdout
+    # Other files of the same names as those that are measured are other images.
+    write_domain(tmp_path / "other", INK, range(12), classes=3, side=32)
+    own = ("--query-domain", f"{INK}={data / INK / 'test'},train={tmp_path / 'other'}", *named[2:])
+    done = works("evaluate", runs[0], *own, *csls, "--out", tmp_path / "x.json", "--no-report")
+    assert "bank of 12 images" in done.stdout and "bank of 9 images" in done.stdout
     refused("evaluate", runs[0] / "model", *named, *csls, says=("no train images besides", "name some"))
     # Images that are measured are no bank, even where a list calls them training images.
     twice = f"{INK}={data / INK / 'test'},train={data / INK / 'test'}"

@@ -57,6 +57,8 @@ def test_inverted_softmax_as_the_paper_defines_it(beta: float) -> None:
     """exp(beta cos) over the sum of the bank's, made a distribution over the gallery: a softmax of our scores."""
     q, g, bank = some(6, 1), some(19, 2), some(28, 3)
     cos, back = table(q, g), table(g, bank)
+    mean = [sum(math.exp(beta * c) for c in row) / 28 for row in back]
+    np.testing.assert_allclose(inverted_softmax_term(g, bank, beta), np.log(mean) / beta, atol=1e-6)
     for i in range(6):
         odds = [math.exp(beta * cos[i, j]) / sum(math.exp(beta * c) for c in back[j]) for j in range(19)]
         ours = correct(torch.from_numpy(cos[i]), inverted_softmax_term(g, bank, beta)).double()

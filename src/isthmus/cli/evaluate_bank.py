@@ -63,9 +63,9 @@ def _rows_of(run: str, domain: DomainConfig, measured: Manifest, settings: Hubne
         data = RunConfig.load(file).data
         own = next((d for d in (data.query, data.gallery) if d is not None and d.name == domain.name), None)
         found = read_domain(own, settings.bank) if own is not None else None
-    asked = {row.id for row in measured} | {row.path for row in measured}
+    asked = {row.path for row in measured}  # not ids: those of train/cat/1.png and test/cat/1.png may be the same
     rows = [] if found is None else list(found.select(domain=domain.name, real=True))
-    rows = [row for row in rows if row.id not in asked and row.path not in asked]
+    rows = [row for row in rows if row.path not in asked]
     if not rows:
         raise IsthmusError(
             f"The domain '{domain.name}' has no {settings.bank} images besides those that are measured, so "
@@ -74,5 +74,5 @@ def _rows_of(run: str, domain: DomainConfig, measured: Manifest, settings: Hubne
         )
     if len(rows) > settings.size:  # by the hash of the id, so that neither order nor class decides
         keys = ops.tie_keys([row.id for row in rows])
-        rows = [rows[place] for place in sorted(keys.argsort()[: settings.size].tolist())]
+        rows = [rows[place] for place in sorted(keys.argsort(stable=True)[: settings.size].tolist())]
     return rows
