@@ -57,9 +57,11 @@ def index(
     from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
+    from isthmus.models.hub import local
     from isthmus.models.precision import check_precision, set_precision
 
     check_precision(precision)
+    model = str(local(model))
     policy = how(on_bad)
     sizes = {"actors": ray_actors, "cpus": ray_cpus, "gpus": ray_gpus}
     check_ray(ray, sizes, workers=workers, plan=plan)
@@ -86,7 +88,7 @@ def index(
         if catalog is None:
             # A mistake in the images or their metadata should not leave an empty catalog behind.
             check_metadata(metadata, ready(model, photos, domain)[0], photos)
-            wanted = {} if recall is None else {"recall": recall}
+            wanted: dict[str, Any] = {} if recall is None else {"recall": recall}
             catalog = Catalog.create(out, model, domain=domain, storage_options=place, **wanted)
             set_precision(catalog.model, precision)
         options: dict[str, Any] = {"metadata": metadata, "domain": domain, "on_bad": policy, "thorough": thorough}
