@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from isthmus import __version__
 from isthmus.data.images import load_image
 from isthmus.data.loading import prefetch
 from isthmus.data.manifest import Row
@@ -28,7 +29,7 @@ Layout = Literal["nchw", "nhwc"]
 FORMATS: tuple[str, ...] = get_args(Format)
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 CALIBRATION_BATCH = 16
-PACKAGES = ("isthmus", "torch", "timm", "onnx", "onnxruntime", "openvino")
+PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def export_model(
             "format": form, "runtime": runtime, "layout": layout, "dim": model.dim, "graphs": graphs, "files": files,
             "source": model.fingerprint, "tolerance": TOLERANCE,
             "calibration": [len(side) for side in calibration] if form == "int8" and calibration else None,
-            "tools": tools(*PACKAGES),
+            "tools": {"isthmus": __version__, **tools(*PACKAGES)},
         }  # fmt: skip
         config = {**model._description(), "kind": KIND, KIND: facts, "provenance": model.provenance}
         config["fingerprint"] = own_fingerprint(config) if form == "int8" else model.fingerprint

@@ -86,10 +86,12 @@ def _export(facts: Mapping[str, Any]) -> list[str]:
         f"## Export: {facts['format']} for {facts['runtime']}",
         "",
         f"Made from the model `{facts['source']}`. Images go in as uint8 {facts['layout'].upper()} of that size, "
-        "resized and filtered as `config.json` says; unit vectors come out. The domains' means are in `means.safetensors`.",
+        "resized and filtered as `config.json` says; unit vectors come out. The domains' means are in "
+        "`means.safetensors`.",
         "",
         f"On {parity['images'][0]} and {parity['images'][1]} images of the two domains its vectors differ from the "
-        f"model's by at most {parity['largest']:.1e}; mean cosine {parity['cosine']:.6f}, least {parity['least_cosine']:.6f}.",
+        f"model's by at most {parity['largest']:.1e}; mean cosine {parity['cosine']:.6f}, "
+        f"least {parity['least_cosine']:.6f}.",
     ]
     if facts["calibration"]:
         first, second = facts["calibration"]

@@ -13,7 +13,7 @@ from isthmus.errors import IsthmusError, need_extra
 _SCHEME = re.compile(r"hf:/{1,2}(?=[^/])")
 _PLACE = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 # What a model's folder is made of. Nothing that could be pickled code is fetched.
-WANTED = ("*.json", "*.safetensors", "*.onnx", "*.onnx.data", "*.xml", "*.bin", "README.md")
+WANTED = ("*.json", "*.safetensors", "*.onnx", "*.xml", "network.bin", "query.bin", "gallery.bin", "README.md")
 
 
 def is_hub(place: str | Path) -> bool:
@@ -68,7 +68,7 @@ def local(place: str | Path) -> str | Path:
         raise need_extra("hub", "huggingface_hub") from error
     with explained(name, revision):
         return str(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
-    raise AssertionError  # `explained` lets nothing through
+    raise AssertionError("unreachable: what `explained` catches it raises anew")
 
 
 @contextlib.contextmanager
