@@ -70,8 +70,10 @@ def load_model(model: ModelLike) -> tuple[Embedder, str]:
     """A model and the place it came from (empty when it was given as an object)."""
     if isinstance(model, (str, Path)):
         from isthmus.models.encoder import Model
+        from isthmus.models.hub import local
 
-        return Model.load(model), str(model)
+        place = local(model)  # of one on the hub, the folder of its commit
+        return Model.load(place), str(place)
     return model, ""
 
 

@@ -99,11 +99,17 @@ def evaluate(
     from isthmus.data.images import show_name
     from isthmus.errors import IsthmusError
     from isthmus.evaluate.after import settings_of
+    from isthmus.models.hub import is_hub, local
 
     if by not in ("auto", "label", "identity"):
         raise IsthmusError(f"--by {by} is unknown; choose label, identity or auto.")
     if split not in ("train", "val", "test"):
         raise IsthmusError(f"--split {split} is unknown; choose train, val or test.")
+    if any(is_hub(run) for run in runs) and (out is None or len(runs) > 1):
+        raise IsthmusError(
+            "A model on the hub has no folder to write scores into: evaluate it alone, with --out FILE.json."
+        )
+    runs = [str(local(run)) for run in runs]
     for run in runs:
         if not Path(run).is_dir():
             raise IsthmusError(f"There is no run {show_name(run)}; name the folder that  isthmus train --out  wrote.")

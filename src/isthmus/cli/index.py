@@ -57,9 +57,11 @@ def index(
     from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import print_json
+    from isthmus.models.hub import local
     from isthmus.models.precision import check_precision, set_precision
 
     check_precision(precision)
+    model = str(local(model))
     policy = how(on_bad)
     sizes = {"actors": ray_actors, "cpus": ray_cpus, "gpus": ray_gpus}
     check_ray(ray, sizes, workers=workers, plan=plan)

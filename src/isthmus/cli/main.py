@@ -19,8 +19,8 @@ from isthmus.process import keep_memory
 
 # In the order of the work: this is the order of `isthmus --help`.
 VERBS = (
-    "demo", "data", "check", "translate", "train", "evaluate", "calibrate",
-    "domains", "index", "search", "catalog", "serve", "feedback", "benchmark",
+    "demo", "data", "check", "translate", "train", "evaluate", "calibrate", "domains",
+    "index", "search", "catalog", "serve", "feedback", "export", "push", "benchmark",
 )  # fmt: skip
 TRACEBACK = "ISTHMUS_TRACEBACK"
 

@@ -87,7 +87,9 @@ def run(
     from isthmus.catalog.storage import is_remote, read_options
     from isthmus.catalog.store import Catalog
     from isthmus.cli.common import visible
+    from isthmus.models.hub import local
 
+    model = str(local(model)) if model is not None else None
     if settings.threads:
         torch.set_num_threads(settings.threads)
     opened = Catalog.open(catalog, model, storage_options=read_options(storage))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from isthmus.config.sizes import show
 from isthmus.errors import IsthmusError
+from isthmus.models.card_metadata import card_head, protocol_of, shown_scores
 
 
 def refuse_translator(config: Any, path: object) -> None:
@@ -28,12 +30,23 @@ def _filters(config: dict[str, Any]) -> str:
     return "".join(f", {domain} images as {name}" for domain, name in pairs if name != "none")
 
 
-def model_card(config: dict[str, Any]) -> str:
-    """Markdown for the README of a model folder, from its `config.json`."""
+def model_card(
+    config: dict[str, Any], measured: Mapping[str, Any] | None = None, licence: str | None = None, place: str = ""
+) -> str:
+    """Markdown for the README of a model folder.
+
+    Args:
+        config: its `config.json`.
+        measured: an evaluation as `isthmus evaluate` writes it, for the figures.
+        licence: the hub's name of a licence.
+        place: where `isthmus.load` finds it.
+    """
     query, gallery = config["domains"]
     architecture, provenance = config["architecture"], config.get("provenance", {})
     scores = provenance.get("scores", {})
     lines = [
+        card_head(config, measured, licence),
+        "",
         f"# Cross-domain retrieval: {query} and {gallery}",
         "",
         f"Finds images of one domain with an image of the other. Backbone `{architecture['backbone']}`, "
@@ -42,12 +55,16 @@ def model_card(config: dict[str, Any]) -> str:
         "",
         "```python",
         "import isthmus",
-        'model = isthmus.load("PATH/TO/THIS/FOLDER")',
+        f'model = isthmus.load("{place or "PATH/TO/THIS/FOLDER"}")',
         f'vectors = model.encode(["image.png"], domain="{query}")',
         "```",
     ]
     if provenance.get("note"):
         lines += ["", str(provenance["note"])]
+    if measured is not None:
+        found = shown_scores(measured)
+        lines += ["", f"Measured ({protocol_of(measured)}):", "", "| figure | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in found.items()]
     if scores:
         lines += [
             "",
@@ -57,7 +74,35 @@ def model_card(config: dict[str, Any]) -> str:
             "|---|---|",
         ]
         lines += [f"| {name} | {value:.4f} |" for name, value in scores.items()]
+    if isinstance(config.get("export"), Mapping):
+        lines += ["", *_export(config["export"])]
     return "\n".join(lines) + "\n"
+
+
+def _export(facts: Mapping[str, Any]) -> list[str]:
+    """What a card says of an export."""
+    parity, scores = facts["parity"], facts["scores"]
+    lines = [
+        f"## Export: {facts['format']} for {facts['runtime']}",
+        "",
+        f"Made from the model `{facts['source']}`. Images go in as uint8 {facts['layout'].upper()} of that size, "
+        "resized and filtered as `config.json` says; unit vectors come out. The domains' means are in "
+        "`means.safetensors`.",
+        "",
+        f"On {parity['images'][0]} and {parity['images'][1]} images of the two domains its vectors differ from the "
+        f"model's by at most {parity['largest']:.1e}; mean cosine {parity['cosine']:.6f}, "
+        f"least {parity['least_cosine']:.6f}.",
+    ]
+    if facts["calibration"]:
+        first, second = facts["calibration"]
+        lines += ["", f"Calibrated on {first} and {second} training images."]
+    if scores:
+        lines += [
+            "",
+            f"mAP {scores['model']:.4f} -> {scores['export']:.4f} ({scores['change']:+.4f}): {scores['protocol']}.",
+        ]
+    lines += ["", "Made with " + ", ".join(f"{name} {version}" for name, version in facts["tools"].items()) + "."]
+    return lines
 
 
 def classifier_card(config: dict[str, Any]) -> str:

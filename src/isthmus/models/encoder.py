@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from isthmus.errors import IsthmusError
 from isthmus.io import atomic_folder, canonical_json, explain_os_errors, read_json
 from isthmus.models.backbones import preprocessing_of, read_weights
 from isthmus.models.card import refuse_translator
+from isthmus.models.hub import local
 from isthmus.models.modules import Encoder, Towers, active_domain, build_encoder
 from isthmus.models.precision import Precision, set_precision
+from isthmus.models.similarity import similarity
 from isthmus.ops import normalise
 from isthmus.process import keep_memory
 from isthmus.progress import track
@@ -172,9 +174,21 @@ class Model:
         """Subtract the domain's mean from unit vectors (n, dim) and make them unit again."""
         return normalise(vectors - self.means[domain].to(vectors))
 
+    @overload
+    def encode(
+        self, images: Source | Sequence[Source], *, domain: str, batch_size: int = ..., workers: int = ...,
+        centring: bool | None = ..., progress: bool = ..., on_bad: Literal["raise", "skip"] = ...,
+        convert_to_tensor: Literal[False] = ...,
+    ) -> np.ndarray[Any, np.dtype[np.float32]]: ...  # fmt: skip
+    @overload
+    def encode(
+        self, images: Source | Sequence[Source], *, domain: str, batch_size: int = ..., workers: int = ...,
+        centring: bool | None = ..., progress: bool = ..., on_bad: Literal["raise", "skip"] = ...,
+        convert_to_tensor: Literal[True],
+    ) -> Tensor: ...  # fmt: skip
     def encode(
         self,
-        images: Sequence[Source],
+        images: Source | Sequence[Source],
         *,
         domain: str,
         batch_size: int = 64,
@@ -182,20 +196,22 @@ class Model:
         centring: bool | None = None,
         progress: bool = False,
         on_bad: Literal["raise", "skip"] = "raise",
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        convert_to_tensor: bool = False,
+    ) -> np.ndarray[Any, np.dtype[np.float32]] | Tensor:
         """Embed images of one domain.
 
         Args:
-            images: paths, bytes or PIL images.
+            images: paths, bytes or PIL images; or one alone.
             domain: one of `domains`.
             batch_size: images a forward pass.
             workers: decoding threads.
             centring: subtract the domain's training mean; the model's own setting if None.
             progress: show progress on standard error.
             on_bad: `"raise"` at an unreadable image, or `"skip"`: its row is NaN.
+            convert_to_tensor: give a torch tensor (on the CPU) instead of an array.
 
         Returns:
-            float32 (n, dim) of unit length, in the order of `images`.
+            float32 (n, dim) of unit length, in the order of `images`; (dim,) for one image alone.
 
         Raises:
             IsthmusError: unknown domain, or an unreadable image.
@@ -204,7 +220,15 @@ class Model:
             >>> model = isthmus.load("runs/pacs")                                           # doctest: +SKIP
             >>> model.encode(["cat.png"], domain="sketch").shape                            # doctest: +SKIP
             (1, 512)
+            >>> model.encode("cat.png", domain="sketch").shape                              # doctest: +SKIP
+            (512,)
         """
+        if isinstance(images, str | Path | bytes | Image.Image):
+            alone = self.encode(
+                [images], domain=domain, workers=0, centring=centring, progress=progress, on_bad=on_bad,
+                convert_to_tensor=True,
+            )[0]  # fmt: skip
+            return alone if convert_to_tensor else alone.numpy()
         index = self.domain_index(domain)
         vectors = torch.full((len(images), self.dim), float("nan"))
 
@@ -226,7 +250,9 @@ class Model:
                 vectors[kept] = self.embed(views, index, autocast=self.precision == "bfloat16").cpu()
         if self.centring if centring is None else centring:
             vectors = self.centre(vectors, index)
-        return vectors.numpy()
+        return vectors if convert_to_tensor else vectors.numpy()
+
+    similarity = staticmethod(similarity)
 
     def save(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and `README.md`; the old folder stays until the new is whole."""
@@ -252,8 +278,9 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """Read a model folder, or a run folder that holds one."""
+        """Read a model folder, a run folder that holds one, an exported folder, or `hf://owner/name[@revision]`."""
         keep_memory()
+        path = local(path)
         folder = Path(path)
         if (folder / "model" / "config.json").is_file():
             folder = folder / "model"
@@ -261,6 +288,10 @@ class Model:
             raise IsthmusError(f"{path} is no model: there is no config.json in it; name a run or a model folder.")
         config = read_json(folder / "config.json")
         refuse_translator(config, path)
+        if isinstance(config, dict) and config.get("kind") == "export":
+            from isthmus.models.exported import load_export
+
+            return load_export(folder, config)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise IsthmusError(f"{folder}/config.json is not of a model that this version reads (format {FORMAT}).")
         try:
@@ -304,10 +335,10 @@ class Model:
 
 
 def load(path: str | Path, *, precision: Precision = "float32") -> Model:
-    """Load a trained model from a run folder or a model folder.
+    """Load a trained model from a run folder, a model folder, an exported folder or the Hugging Face hub.
 
     Args:
-        path: the folder.
+        path: the folder, or `hf://owner/name[@revision]`.
         precision: that `encode` computes in, float32 or bfloat16; see `Model`.
 
     Raises:

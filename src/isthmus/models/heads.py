@@ -107,6 +107,6 @@ class JoinedHead(nn.Module):
             beliefs = self.classifier(features.float()).softmax(dim=1)
             # Not down to 0, where a root has no slope: a generator would get NaN from a teacher that is quite sure.
             rest = (1 - beliefs.square().sum(dim=1, keepdim=True)).clamp(min=1e-12).sqrt()
-            slots = rest * F.one_hot(self.side, 2)
+            slots = rest * (torch.arange(2, device=rest.device) == self.side).to(rest.dtype)
             both = [math.sqrt(self.share) * beliefs, math.sqrt(self.share) * slots]
             return torch.cat([*both, math.sqrt(1 - self.share) * embedding], dim=1)

@@ -14,6 +14,7 @@ from isthmus.io import read_json
 from isthmus.models.backbones import read_weights
 from isthmus.models.encoder import Model
 from isthmus.models.heads import mlp
+from isthmus.models.hub import local
 from isthmus.models.modules import Encoder, Features, Towers, active_domain
 
 HEADS = ("source_identity", "identity", "attributes", "domain")
@@ -113,6 +114,7 @@ class IhdaModel(Model):
         Raises:
             IsthmusError: it is no model, or one without an attribute head.
         """
+        path = local(path)
         base = Model.load(path)
         folder = Path(path) / "model" if (Path(path) / "model" / "config.json").is_file() else Path(path)
         described = dict(read_json(folder / "config.json").get("attributes", {}))

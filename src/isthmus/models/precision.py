@@ -20,8 +20,10 @@ def set_precision(model: object, precision: str) -> None:
     """Let a model compute in this precision; one that knows of none (another program's) computes as it does.
 
     Raises:
-        IsthmusError: no such precision.
+        IsthmusError: no such precision, or an export that was made for another.
     """
     check_precision(precision)
+    if hasattr(model, "refuse_precision"):
+        model.refuse_precision(precision)
     if hasattr(model, "precision"):
         model.precision = precision

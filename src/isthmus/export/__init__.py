@@ -1,0 +1,1 @@
+"""A room of Isthmus; see the file tree in the README."""
