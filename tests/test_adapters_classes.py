@@ -14,6 +14,7 @@ from classes_zoo import BIRDS, OFFICE, classes_of, make_classes, make_lists, siz
 from cli_zoo import answer_of, works
 
 from isthmus.data.adapters import ADAPTERS, Options, prepare
+from isthmus.data.adapters.base import commands
 from isthmus.data.adapters.multidomain import CUB, DOMAINNET, OFFICE_HOME
 from isthmus.data.sources import read_source
 
@@ -23,8 +24,8 @@ PAIR = {"query": "Art", "gallery": "Real World"}
 @pytest.fixture
 def office(tmp_path: Path) -> Path:
     root = tmp_path / "office"
-    make_classes(root, {"Art": 10, "Real World": 20, "Clipart": 10, "Product": 10}, OFFICE)
-    make_lists(tmp_path / "lists", ("Art", "Clipart", "Product"), OFFICE, 10)
+    make_classes(root, {"Art": 10, "Real World": 20}, OFFICE)
+    make_lists(tmp_path / "lists", ("Art",), OFFICE, 10)
     make_lists(tmp_path / "lists", ("Real",), OFFICE, 20)
     return root
 
@@ -231,7 +232,9 @@ def test_the_printed_commands_and_what_training_reads(office: Path) -> None:
     )  # fmt: skip
     assert said["tables"]["split-00.parquet"]["classes"]["art"] == {"test": 6, "train": 3, "val": 6}
     table = out / "split-00.parquet"
-    both, back, train, judge = (shlex.split(line) for line in said["next"])
+    cut, both, back, train, judge = (shlex.split(line) for line in said["next"])
+    assert cut[:4] == ["isthmus", "train", "--method", "cut"]  # neither is line drawings, which `edges` is for
+    assert all(words[-4:-2] == ["--set", f"run={cut[-1]}"] for words in (both, back))
     assert train[:4] == ["isthmus", "train", "--method", "syncdr"] and "ihda" not in " ".join(train)
     assert train[train.index("--query-domain") + 1] == f"art={table}"
     assert train[train.index("--gallery-domain") + 1] == f"real={table}"
@@ -245,6 +248,12 @@ def test_the_printed_commands_and_what_training_reads(office: Path) -> None:
     record = json.loads((out / "prepared.json").read_text())
     assert record["lists"] == str(office.parent / "lists") and "classes-00.csv" in record["files"]
     assert "class,role" in (out / "classes-00.csv").read_text()
+
+
+def test_sketches_need_no_trained_translator(tmp_path: Path) -> None:
+    make_classes(tmp_path, {"photo": 3, "sketch": 3}, ("dog", "house"))
+    lines = commands(prepare("pacs", Options(tmp_path)), ADAPTERS["pacs"], tmp_path / "out")
+    assert len(lines) == 4 and "cut" not in " ".join(lines) and lines[2].startswith("isthmus train --method syncdr")
 
 
 def test_the_shared_lists_format_is_the_same() -> None:

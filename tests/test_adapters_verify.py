@@ -37,7 +37,7 @@ def as_it_was() -> object:
 def test_a_complete_set_is_fine(pacs: Path) -> None:
     said = answer_of("data", "verify", "pacs", "--root", pacs)
     assert said["ok"] and not said["problems"]
-    assert said["counts"][0] == {"domain": "photo", "images": 14, "classes": 7, "published": 14}
+    assert said["counts"][0] == {"domain": "photo", "images": 14, "classes": 7, "published": 14, "fits": True}
     printed = works("data", "verify", "pacs", "--root", pacs).stdout
     assert "problem" not in printed and "Next:  isthmus data prepare pacs" in printed
 
@@ -70,12 +70,12 @@ def test_a_class_too_many_and_an_image_outside(pacs: Path) -> None:
 
 def test_sets_of_pairs_are_counted_too(tmp_path: Path) -> None:
     make_pku(tmp_path)
-    assert verify(ADAPTERS["pku"], tmp_path, progress=False).ok
+    assert verify(ADAPTERS["pku"], tmp_path, decode=False, progress=False).ok
     (tmp_path / "photo" / "1_1_3.jpg").unlink()
-    found = verify(ADAPTERS["pku"], tmp_path, progress=False)
+    found = verify(ADAPTERS["pku"], tmp_path, decode=False, progress=False)
     assert found.problems == ("photo: 399 images, the publication has 400.",)
     (tmp_path / "sketch" / "1.jpg").unlink()
-    found = verify(ADAPTERS["pku"], tmp_path, progress=False)
+    found = verify(ADAPTERS["pku"], tmp_path, decode=False, progress=False)
     assert not found.ok and "1 only as photo (1)" in found.problems[0]
 
 
@@ -98,3 +98,9 @@ def test_list_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "photo").mkdir()
     assert missing_parts(ADAPTERS["pairs"], tmp_path) == []
     assert call("data", "list", "imagenet").exit_code == 2
+
+
+def test_a_cleaned_release_fits_too_and_an_unknown_number_always() -> None:
+    clipart = next(d for d in ADAPTERS["domainnet"].family.domains if d.name == "clipart")  # type: ignore[union-attr]
+    assert [clipart.fits(n) for n in (48833, 48129, 48130)] == [True, True, False]
+    assert Domain("photo", (("images",),)).fits(3)

@@ -14,6 +14,7 @@ from isthmus.errors import IsthmusError
 
 QUERY, GALLERY = "sketch", "photo"
 MANIFEST = "manifest.parquet"
+_DRAWINGS = frozenset({"sketch", "quickdraw"})
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,15 @@ def _with_classes(prepared: Prepared, adapter: Adapter, out: Path) -> list[str]:
     ours = [shlex.quote(f"{name}={out / 'split-00.parquet'}") for name in (query, gallery)]
     made = [shlex.quote(f"made/{adapter.name}/{one}-as-{two}") for one, two in ((query, gallery), (gallery, query))]
     run = f"runs/{adapter.name}"
+    first: list[str] = []
+    how = ""
+    if not {query, gallery} & _DRAWINGS:  # the translator without weights knows line drawings only
+        first = [f"isthmus train --method cut --query-domain {ours[0]} --gallery-domain {ours[1]} --out {run}-cut"]
+        how = f" --translator cut --set run={run}-cut"
     return [
-        f"isthmus translate --source {ours[0]} --target {ours[1]} --out {made[0]}",
-        f"isthmus translate --source {ours[1]} --target {ours[0]} --out {made[1]}",
+        *first,
+        f"isthmus translate --source {ours[0]} --target {ours[1]}{how} --out {made[0]}",
+        f"isthmus translate --source {ours[1]} --target {ours[0]}{how} --out {made[1]}",
         f"isthmus train --method syncdr --query-domain {ours[0]} --gallery-domain {ours[1]} --synthetic {made[0]} "
         f"--synthetic {made[1]} --out {run}",
         f"isthmus evaluate {run}",

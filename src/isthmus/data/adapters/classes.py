@@ -155,7 +155,7 @@ def _two_sides(options: Options, adapter: Adapter, domains: tuple[Domain, Domain
             # The longest spelling keeps the spaces; the same one whichever domain asks.
             spelled[key] = max(spelled.get(key, name), name, key=lambda text: (len(text), text))
         count = sum(map(len, classes.values()))
-        if domain.images is not None and count != domain.images:
+        if not domain.fits(count):
             notes.append(f"{domain.name}: {count} images on the disk, the publication has {domain.images}")
         found.append(of_name)
     rows: Sides = ([], [])

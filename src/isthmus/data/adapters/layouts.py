@@ -20,7 +20,8 @@ class Domain:
         name: as tables and the command line call it; no space in it.
         places: folders of class folders. Each entry is a tuple of names that the one folder goes by; the first entry
             has to be there, the others add to it.
-        images: how many images were published; None: not known.
+        images: how many images were published; None: not known, or known as a round number only.
+        cleaned: how many a later, cleaned release holds; None: there is none.
         listed: the name in file lists, `<listed>_train.txt`.
         splits: how many images the published lists train, validate and test on.
         other: further names that `--query` and `--gallery` may use.
@@ -32,6 +33,11 @@ class Domain:
     listed: str = ""
     splits: tuple[int, int, int] | None = None
     other: tuple[str, ...] = ()
+    cleaned: int | None = None
+
+    def fits(self, images: int) -> bool:
+        """Whether a number of images is a published one, or none is known."""
+        return self.images is None or images in (self.images, self.cleaned)
 
 
 @dataclass(frozen=True)

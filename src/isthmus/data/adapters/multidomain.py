@@ -49,9 +49,10 @@ def _pacs_lists(
     return splits, [*notes, f"{name}: the crossval list is tested on, a tenth of the train list validates"]
 
 
-def _domain(name: str, *folders: str, images: int | None = None, splits: tuple[int, int, int] | None = None) -> Domain:
-    listed = folders[0] if splits else ""
-    return Domain(name, (folders,), images, listed, splits)
+def _domain(
+    name: str, folder: str, images: int, splits: tuple[int, int, int] | None = None, cleaned: int | None = None
+) -> Domain:
+    return Domain(name, ((folder,),), images, folder if splits else "", splits, cleaned=cleaned)
 
 
 OFFICE_HOME = Family(
@@ -67,11 +68,11 @@ OFFICE_HOME = Family(
 )
 DOMAINNET = Family(
     domains=(
-        _domain("sketch", "sketch", images=70386, splits=(12261, 4893, 7428)),
-        _domain("painting", "painting", images=75759, splits=(15719, 6273, 9510)),
-        _domain("clipart", "clipart", images=48833, splits=(9316, 3715, 5672)),
-        _domain("real", "real", images=175327),
-        _domain("infograph", "infograph", images=53201),
+        _domain("sketch", "sketch", images=70386, splits=(12261, 4893, 7428), cleaned=69128),
+        _domain("painting", "painting", images=75759, splits=(15719, 6273, 9510), cleaned=72266),
+        _domain("clipart", "clipart", images=48833, splits=(9316, 3715, 5672), cleaned=48129),
+        _domain("real", "real", images=175327, cleaned=172947),
+        _domain("infograph", "infograph", images=53201, cleaned=51605),
         _domain("quickdraw", "quickdraw", images=172500),
     ),
     classes=345,

@@ -20,12 +20,13 @@ _DECODE_SIDE = 64
 
 @dataclass(frozen=True)
 class Count:
-    """Of one domain: images and classes (0: it has none) found, and images published (None: not known)."""
+    """Of one domain: images and classes (0: it has none) found, images published (None: not known), and if they fit."""
 
     domain: str
     images: int
     classes: int
     published: int | None
+    fits: bool
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def verify(adapter: Adapter, root: Path, *, decode: bool = True, progress: bool 
         problems.append(f"{some_of(absent, 8)} missing beneath {show_name(root)}: get it from {adapter.page}")
     counts, paths = _of_classes(adapter, root, problems) if adapter.family else _of_others(adapter, root, problems)
     for count in counts:
-        if count.published is not None and count.images != count.published:
+        if not count.fits:
             problems.append(f"{count.domain}: {count.images} images, the publication has {count.published}")
     bad = [text for text in _looks(paths, decode, progress) if text]
     if bad:
@@ -106,7 +107,7 @@ def _of_classes(adapter: Adapter, root: Path, problems: list[str]) -> tuple[list
         if classes and len(classes) != family.classes:
             problems.append(f"{domain.name}: {len(classes)} classes, the publication has {family.classes}")
         found = [str(path) for images in classes.values() for path in images]
-        counts.append(Count(domain.name, len(found), len(classes), domain.images))
+        counts.append(Count(domain.name, len(found), len(classes), domain.images, domain.fits(len(found))))
         paths += found
     return counts, paths
 
@@ -120,7 +121,8 @@ def _of_others(adapter: Adapter, root: Path, problems: list[str]) -> tuple[list[
         return [], []
     rows = found.manifest
     published = adapter.counts
-    counts = [Count(name, len(rows.select(domain=name)), 0, published.get(name)) for name in rows.domains]
+    sizes = {name: len(rows.select(domain=name)) for name in rows.domains}
+    counts = [Count(n, size, 0, published.get(n), published.get(n, size) == size) for n, size in sizes.items()]
     return counts, [row.path for row in rows]
 
 

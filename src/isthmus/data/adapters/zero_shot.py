@@ -49,7 +49,7 @@ TUBERLIN = Family(
 QUICKDRAW = Family(
     domains=(
         Domain("sketch", (("sketches", "QuickDraw_sketches_final"),), 330_000),
-        Domain("photo", (("images", "QuickDraw_images_final"),), 204_000),
+        Domain("photo", (("images", "QuickDraw_images_final"),)),
     ),
     classes=110,
     protocols=ALL,
