@@ -192,7 +192,7 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_list_and_page_name_every_data_set() -> None:
     printed = works("data", "list").stdout
     for adapter in ADAPTERS.values():
-        assert f"{adapter.name:<8}  {adapter.title}" in printed and adapter.page in printed
+        assert f"{adapter.name:<11}  {adapter.title}" in printed and adapter.page in printed
         assert re.search(rf"^\| `{adapter.name}` \|", PAGE, re.MULTILINE), adapter.name
         assert adapter.page.split(" ")[0] in PAGE, adapter.page
     assert [fact["name"] for fact in answer_of("data", "list")] == list(ADAPTERS)
@@ -240,5 +240,6 @@ def test_options_default_to_what_the_command_line_says() -> None:
     assert prepare.__doc__ is not None
     assert vars(Options(Path("x"))) == {
         "root": Path("x"), "splits": None, "seed": 0, "attributes": "paper", "test_share": None, "unmatched": "refuse",
-        "query": None, "gallery": None, "min_images": None,
+        "query": None, "gallery": None, "min_images": None, "lists": None, "protocol": None, "class_split": None,
+        "unseen": None,
     }  # fmt: skip

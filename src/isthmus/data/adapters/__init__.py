@@ -10,7 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.data.adapters import celeba, faces, market, pairs, pku, qmul, qmul_v2, zappos
+from isthmus.data.adapters import (
+    celeba,
+    faces,
+    market,
+    multidomain,
+    pairs,
+    pku,
+    qmul,
+    qmul_v2,
+    zappos,
+    zero_shot,
+)
 from isthmus.data.adapters.base import Adapter, Options, Prepared, refuse_leak
 from isthmus.errors import IsthmusError
 from isthmus.io import atomic_write_json, atomic_write_text, explain_os_errors, make_folder, read_json
@@ -19,7 +30,7 @@ __all__ = ["ADAPTERS", "Adapter", "Options", "Prepared", "find", "prepare", "ref
 
 ADAPTERS: Mapping[str, Adapter] = {
     adapter.name: adapter
-    for family in (pku, market, qmul, qmul_v2, zappos, faces, celeba, pairs)
+    for family in (pku, market, qmul, qmul_v2, zappos, faces, celeba, multidomain, zero_shot, pairs)
     for adapter in family.ADAPTERS
 }
 RECORD = "prepared.json"
@@ -54,7 +65,7 @@ def prepare(name: str, options: Options) -> Prepared:
     """
     adapter = find(name)
     plain = Options(options.root)
-    for option in ("attributes", "test_share", "unmatched", "query", "gallery", "min_images"):
+    for option in (name for name in vars(plain) if name not in ("root", "splits", "seed")):
         if getattr(options, option) != getattr(plain, option) and option not in adapter.takes:
             said = ", ".join(f"--{taken.replace('_', '-')}" for taken in adapter.takes) or "none of these options"
             raise IsthmusError(

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from isthmus.data.adapters.layouts import Family
 from isthmus.data.manifest import Manifest, Row, absolute, image_id, some_of
 from isthmus.errors import IsthmusError
 
 QUERY, GALLERY = "sketch", "photo"
 MANIFEST = "manifest.parquet"
+_DRAWINGS = frozenset({"sketch", "quickdraw"})
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,12 @@ class Options:
         attributes: the attribute set, where a data set has several (`market`: paper or code).
         test_share: the share of the identities that is tested on, where the data set has no split of its own.
         unmatched: "refuse" or "skip" an identity that only one domain has.
-        query, gallery: the two folders, for `pairs` and `faces`, from `root`.
+        query, gallery: the two folders, for `pairs` and `faces`, from `root`; the two domains of a set of classes.
         min_images: how many images an identity needs (`zappos`); None: the data set's own number.
+        lists: the folder of SynCDR's file lists, for sets of classes.
+        protocol: a name of `isthmus.data.adapters.protocols.PROTOCOLS`; None: the data set's usual one.
+        class_split: which of the data set's zero-shot class splits; None: the last.
+        unseen: a text file with the classes to test on, for zero-shot protocols.
     """
 
     root: Path
@@ -39,6 +45,10 @@ class Options:
     query: str | None = None
     gallery: str | None = None
     min_images: int | None = None
+    lists: Path | None = None
+    protocol: str | None = None
+    class_split: int | None = None
+    unseen: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,9 @@ class Adapter:
         default_splits: how many splits are written where none are asked for; 0: the data set has no split to make.
         partner: the adapter of the other half of an IHDA run: a target's usual source, or a source's usual target.
         takes: names of the `Options` beyond root, splits and seed that it listens to.
+        parts: what has to lie beneath the root, as glob patterns; `a|b`: either.
+        counts: domain -> how many images were published, where the manifest holds all of them.
+        family: what is known of a data set of classes in several domains; None: it is one of pairs or identities.
     """
 
     name: str
@@ -91,6 +104,9 @@ class Adapter:
     default_splits: int = 1
     partner: str = ""
     takes: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    family: Family | None = None
 
 
 def with_splits(rows: Iterable[Row], test: Iterable[str]) -> Manifest:
@@ -145,7 +161,9 @@ def missing(what: str, adapter: Adapter) -> IsthmusError:
 
 
 def commands(prepared: Prepared, adapter: Adapter, out: Path) -> list[str]:
-    """The next commands to type: the other half of an IHDA run, where a data set is known for it, and the run."""
+    """The next commands to type: a SynCDR run for classes in two domains; else an IHDA run and its other half."""
+    if adapter.family is not None:
+        return _with_classes(prepared, adapter, out)
     own = shlex.quote(str(out / (MANIFEST if prepared.source or not prepared.splits else "split-00.parquet")))
     placeholder = "TARGET" if prepared.source else "SOURCE"
     other = f"prepared/{adapter.partner}" if adapter.partner else placeholder
@@ -156,4 +174,24 @@ def commands(prepared: Prepared, adapter: Adapter, out: Path) -> list[str]:
         *first,
         f"isthmus train --method ihda --query-domain {QUERY}={target} --gallery-domain {GALLERY}={target} "
         f"--source-domain {GALLERY}={source} --out runs/{adapter.name}",
+    ]
+
+
+def _with_classes(prepared: Prepared, adapter: Adapter, out: Path) -> list[str]:
+    query, gallery = prepared.splits[0].domains
+    ours = [shlex.quote(f"{name}={out / 'split-00.parquet'}") for name in (query, gallery)]
+    made = [shlex.quote(f"made/{adapter.name}/{one}-as-{two}") for one, two in ((query, gallery), (gallery, query))]
+    run = f"runs/{adapter.name}"
+    first: list[str] = []
+    how = ""
+    if not {query, gallery} & _DRAWINGS:  # the translator without weights knows line drawings only
+        first = [f"isthmus train --method cut --query-domain {ours[0]} --gallery-domain {ours[1]} --out {run}-cut"]
+        how = f" --translator cut --set run={run}-cut"
+    return [
+        *first,
+        f"isthmus translate --source {ours[0]} --target {ours[1]}{how} --out {made[0]}",
+        f"isthmus translate --source {ours[1]} --target {ours[0]}{how} --out {made[1]}",
+        f"isthmus train --method syncdr --query-domain {ours[0]} --gallery-domain {ours[1]} --synthetic {made[0]} "
+        f"--synthetic {made[1]} --out {run}",
+        f"isthmus evaluate {run}",
     ]

@@ -155,6 +155,7 @@ ADAPTERS = (
         licence="research only",
         layout="bounding_box_train/, query/, bounding_box_test/ and market_attribute.mat",
         gives="photos of 751 people to train and 750 to test on, 8 attributes",
+        parts=tuple(f"{name}|Market-1501*/{name}" for name in FOLDERS),
         read=read,
         default_splits=0,
         partner="pku",

@@ -78,6 +78,7 @@ ADAPTERS = (
         layout="sketch/NAME.png and photo/NAME.jpg (or other folders: --query DIR --gallery DIR)",
         gives="seeded splits, a quarter of the pairs to test on",
         read=read,
+        parts=(QUERY, GALLERY),
         takes=("query", "gallery", "test_share", "unmatched"),
     ),
 )

@@ -225,6 +225,8 @@ def _release(name: str, gives: str, partner: str) -> Adapter:
         f"sketch_label.mat and {name}_annotation.json",
         gives=gives,
         read=read,
+        parts=("train/images", "train/sketches", "test/images", "test/sketches", "annotation"),
+        counts=dict.fromkeys((QUERY, GALLERY), {"shoes": 419, "chairs": 297}[name]),
         partner=partner,
     )
 

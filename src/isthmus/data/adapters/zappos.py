@@ -135,6 +135,7 @@ ADAPTERS = (
         layout="<Category>/<SubCategory>/<Brand>/<product>.<colour>.jpg and meta-data-bin.csv",
         gives="photos of the products that have 3 or more, 30 attributes (4 category, 19 closure, 7 toe style)",
         read=read,
+        parts=("ut-zap50k-images-square|Shoes|*/Shoes", "meta-data-bin.csv|*/meta-data-bin.csv"),
         default_splits=0,
         partner="shoes",
         takes=("min_images",),
