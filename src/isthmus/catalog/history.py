@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from isthmus.catalog.columns import SYSTEM
+from isthmus.catalog.effort import read_effort
 from isthmus.catalog.handle import Live, description
 from isthmus.catalog.table import explained, read_facts
 from isthmus.errors import IsthmusError
@@ -107,7 +108,8 @@ def versions(live: Live, limit: int = 20) -> list[Version]:
         schemas = {}
         for one in chosen:
             table.checkout(one.number)
-            schemas[one.number] = (_model(table, live.place), {field.name for field in table.schema} - set(SYSTEM))
+            names = {field.name for field in table.schema} - set(SYSTEM)
+            schemas[one.number] = (_model(table, live.place), names, read_effort(table))
     earlier = {_print(one): one.number for one in reversed(listed)}
     found = []
     if len(chosen) <= limit:  # the oldest that is kept has nothing before it to compare with
@@ -115,7 +117,7 @@ def versions(live: Live, limit: int = 20) -> list[Version]:
         what = "made" if first.number == 1 else "oldest version kept"
         found.append(Version(first.number, first.time, first.rows, what, schemas[first.number][0]))
     for before, after in pairwise(chosen):
-        (old_model, old_columns), (model, columns) = schemas[before.number], schemas[after.number]
+        (old_model, old_columns, old_effort), (model, columns, effort) = schemas[before.number], schemas[after.number]
         added = updated = deleted = None
         same = earlier[_print(after)]
         if same < before.number and _print(before) != _print(after):
@@ -124,6 +126,8 @@ def versions(live: Live, limit: int = 20) -> list[Version]:
             what = f"re-embedded: model {old_model} became {model}"
         elif columns - old_columns:
             what = f"new columns: {', '.join(sorted(columns - old_columns))}"
+        elif effort != old_effort:
+            what, added, updated, deleted = "how hard the index looks", 0, 0, 0
         else:
             what, added, updated, deleted = _changes(before, after)
         found.append(Version(after.number, after.time, after.rows, what, model, added, updated, deleted))
