@@ -6,6 +6,7 @@ the fork that does it, and later with nothing: a worker's acknowledgements stand
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -81,8 +82,9 @@ def alive(process: int) -> bool:
 
 
 def end(process: int) -> None:
-    """kill -9, and wait until it is gone."""
-    os.kill(process, signal.SIGKILL)
+    """kill -9, and wait until it is gone; it may have come to its end by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
     wait_for(lambda: not alive(process))
 
 

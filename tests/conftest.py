@@ -19,24 +19,6 @@ if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
-# Files that train on real images, longest first: begun last, one of them would keep a single worker busy at the end.
-LONG = (
-    "test_cut_learning", "test_data_free_real", "test_ihda_domain", "test_learning_real", "test_trainer_resume",
-    "test_learning_icons", "test_translate_ray", "test_index_ray", "test_ihda_learning", "test_ihda_real",
-)  # fmt: skip
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Files are handed out in our order: pytest-xdist takes those with most tests first, which are quick ones."""
-    if hasattr(config.option, "loadscopereorder"):
-        config.option.loadscopereorder = False
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; the others stay as they are."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images (`data/`, `weights/`); tests that need it skip where it is not named."""

@@ -50,8 +50,8 @@ def test_versions_tell_what_changed(tmp_path: Path, place: Path) -> None:
         (4, 12, 0, 2, 0), (3, 12, None, None, None), (2, 12, 12, 0, 0), (1, 0, None, None, None),
     ]  # fmt: skip
     assert [one.what for one in found] == [
-        "rolled back to version 2", "how hard the index looks", "index", "2 deleted", "15 added, 1 updated", "2 updated",
-        "new columns: price", "12 added", "made",
+        "rolled back to version 2", "how hard the index looks", "index", "2 deleted", "15 added, 1 updated",
+        "2 updated", "new columns: price", "12 added", "made",
     ]  # fmt: skip
     now = dt.datetime.now(dt.timezone.utc)
     times = [one.time for one in found]

@@ -28,22 +28,16 @@ const detail = new Detail(hits, (hit) => ask({ kind: "item", hit }));
 const searcher = new Searcher({ run, show, fail, waiting, busy });
 
 function fail(wish, error) {
-  if (wish.source.kind === "image" && [400, 413, 415].includes(error.status)) refused();
+  if (wish.source.kind === "image" && [400, 413, 415].includes(error.status)) {
+    hits.clear(); // they answer another question, and must not stand beneath a file that was refused
+    $("more").hidden = $("domains").hidden = true;
+    $("status").textContent = "";
+    $("taken-text").textContent = "This file can't be searched with.";
+  }
   trouble(error, () => again(wish));
 }
 
-// What was found before answers another question, and must not stand beneath a file that was refused.
-function refused() {
-  hits.clear();
-  $("more").hidden = $("domains").hidden = true;
-  $("status").textContent = "";
-  $("taken-text").textContent = "This file can't be searched with.";
-}
-
-function again(wish) {
-  hush();
-  searcher.want(wish);
-}
+const again = (wish) => (hush(), searcher.want(wish));
 
 // --- asking -----------------------------------------------------------------------------------------------------
 
