@@ -19,7 +19,7 @@ from isthmus.evaluate import pair_scores
 from isthmus.evaluate.intervals import resamples
 from isthmus.evaluate.open_set import enrolled_half, open_set_figures
 from isthmus.evaluate.pair_scores import BINS, bins_of, count_pairs, edge
-from isthmus.evaluate.verify import check_rates, verify, verify_domains
+from isthmus.evaluate.verify import check_rates, require_pairs, verify, verify_domains
 
 Numbers = np.ndarray[Any, Any]
 
@@ -304,3 +304,14 @@ def test_on_the_command_line(cli_world: World, tmp_path: Path) -> None:
     refused("evaluate", run, "--fpir", 0.1, says=("--fpir", "add --verify"))
     refused("evaluate", run, "--verify", "--far", 0, says=("--far 0 is no rate",))
     refused("evaluate", run, "--verify", "--fpir", 1.5, says=("--fpir 1.5 is no rate",))
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers", "says"),
+    [(["a", "a"], ["a"], "of two identities"), (["a"], ["b", None], "of one identity"), ([None], ["a"], "of one")],
+)
+def test_pairs_are_missed_before_any_image_is_read(
+    asks: list[str | None], answers: list[str | None], says: str
+) -> None:
+    with pytest.raises(IsthmusError, match=says):
+        require_pairs(asks, answers, "sketch->photo")

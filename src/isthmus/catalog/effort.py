@@ -10,16 +10,15 @@ on object storage.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from isthmus.catalog.columns import matrix
 from isthmus.catalog.embed import Vectors
-from isthmus.catalog.table import explained
-from isthmus.catalog.trial import TOP, halfway, kth_best, recall_of, trial_queries
+from isthmus.catalog.table import RECALL, explained
+from isthmus.catalog.trial import TOP, halfway, kth_best, own_items, recall_of, trial_queries
 from isthmus.errors import IsthmusError
-from isthmus.io import stable_hash
 
 if TYPE_CHECKING:
     from isthmus.catalog.items import Items
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 NOTE = b"isthmus.effort"  # in the metadata of the field `vector`
 BLOCK = 16_384
 SAMPLE = 60  # of each sort of query: a search of the table takes milliseconds, and each effort tries them all
-RECALL = 0.98  # wanted where nobody said anything
 SPARE = 8  # candidates beyond what is needed: their true scores may change the order
 #: candidates kept open, and how many times as many as needed are compared by their whole vectors
 STEPS = ((24, 1), (32, 2), (48, 3), (64, 3), (96, 5), (128, 5), (192, 8), (256, 10), (512, 20), (1024, 40))
@@ -106,8 +104,7 @@ def choose_effort(items: Items, wanted: float, *, sample: int = SAMPLE) -> Effor
         IsthmusError: no such recall, or no items.
     """
     check_recall(wanted)
-    ids = sorted(_ids(items), key=lambda id: stable_hash("effort", id))[:sample]
-    own = items.fetch(ids)[1]
+    own = own_items(items, sample)[1]
     if not len(own):
         raise IsthmusError(f"The catalog {items.place} is empty; its recall can't be measured.")
     queries, count = trial_queries(own), min(TOP, items.count())
@@ -135,11 +132,6 @@ def ask_index(items: Items, query: Vectors, need: int, effort: Effort, sql: str 
             search = search.where(sql, prefilter=True)
         rows = search.with_row_id(True).select(["id", "vector", "_distance"]).to_arrow()
     return rows, matrix(rows.column("vector"), items.dim)
-
-
-def _ids(items: Items) -> Iterator[str]:
-    for batch in items.scan(["id"]):
-        yield from batch.column("id").to_pylist()
 
 
 def _blocks(items: Items) -> Iterable[Vectors]:

@@ -21,12 +21,12 @@ from isthmus.catalog.columns import (
     schema,
     to_arrow,
 )
-from isthmus.catalog.effort import RECALL, Effort, changed_much, choose_effort, keep_effort, read_effort
+from isthmus.catalog.effort import Effort, changed_much, choose_effort, keep_effort, read_effort
 from isthmus.catalog.embed import Vectors
 from isthmus.catalog.filters import ids_in
 from isthmus.catalog.handle import Source
 from isthmus.catalog.history import merge_files
-from isthmus.catalog.table import explained
+from isthmus.catalog.table import RECALL, explained
 from isthmus.errors import IsthmusError
 
 IDS_AT_ONCE = 10_000

@@ -166,7 +166,7 @@ class Memory:
         if found.graph is None and _worn(found):
             found = Snapshot(found.version, (joined(found.parts),), found.known)
         self._snapshot, self._failed = found, None
-        release_memory()  # what reading and building took beside
+        release_memory()  # what reading took beside
 
     def _due(self, snapshot: Snapshot) -> bool:
         if snapshot.graph is not None and not _worn(snapshot):
@@ -213,6 +213,7 @@ class Memory:
             # The table may have moved on since: what stands in the graph is brought up to date, not thrown away.
             self._snapshot = Snapshot(snapshot.version, (grown,), snapshot.known)
             self._renew()
+        release_memory()  # what building took beside
 
     def _thread_count(self) -> int:
         import torch

@@ -10,8 +10,8 @@ import numpy as np
 
 from isthmus.catalog.embed import Vectors
 from isthmus.catalog.search import Found
+from isthmus.catalog.trial import own_items
 from isthmus.errors import IsthmusError
-from isthmus.io import stable_hash
 
 if TYPE_CHECKING:
     from isthmus.catalog.store import Catalog
@@ -66,7 +66,7 @@ def recall_report(catalog: Catalog, queries: int | Vectors = 200, *, k: int = 10
         0.994
     """
     items, searcher = catalog.items, catalog._searcher
-    ids, vectors = _own(catalog, queries) if isinstance(queries, int) else (None, np.asarray(queries, np.float32))
+    ids, vectors = own_items(items, queries) if isinstance(queries, int) else (None, np.asarray(queries, np.float32))
     own = ids is not None
     if vectors.ndim != 2 or vectors.shape[1] != items.dim or not len(vectors) or not np.isfinite(vectors).all():
         raise IsthmusError(f"The queries are finite vectors (n, {items.dim}), at least one, not {vectors.shape}.")
@@ -106,12 +106,6 @@ def recall_report(catalog: Catalog, queries: int | Vectors = 200, *, k: int = 10
         quick_ms=1000 * float(np.median(seconds[0])),
         exact_ms=1000 * float(np.median(seconds[1])),
     )
-
-
-def _own(catalog: Catalog, count: int) -> tuple[list[str], Vectors]:
-    ids = [id for batch in catalog.items.scan(["id"]) for id in batch.column("id").to_pylist()]
-    rows, vectors = catalog.items.fetch(sorted(ids, key=lambda id: stable_hash("recall", id))[: max(0, count)])
-    return [row["id"] for row in rows], vectors
 
 
 def _scores(found: Found, without: str | None, count: int) -> np.ndarray[Any, Any]:

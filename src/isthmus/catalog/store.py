@@ -12,7 +12,7 @@ from typing import Any, Literal
 from isthmus.catalog.changes import Changes, Options
 from isthmus.catalog.checkup import Report, describe, verify
 from isthmus.catalog.columns import Kind
-from isthmus.catalog.effort import RECALL, Effort, check_recall, choose_effort, keep_effort
+from isthmus.catalog.effort import Effort, check_recall, choose_effort, keep_effort
 from isthmus.catalog.embed import Embedder, check_domain
 from isthmus.catalog.filters import Condition
 from isthmus.catalog.handle import Live
@@ -24,7 +24,7 @@ from isthmus.catalog.metadata import Source
 from isthmus.catalog.owner import ModelLike, Owner, load_model, relative_to_catalog
 from isthmus.catalog.query import Queries, Query, query_vectors, search
 from isthmus.catalog.search import Hit, Searcher
-from isthmus.catalog.table import Facts, create_table, locate, open_table, table_exists
+from isthmus.catalog.table import RECALL, Facts, create_table, locate, open_table, table_exists
 from isthmus.catalog.where import compile_where
 from isthmus.data.files import show_name
 from isthmus.data.manifest import Manifest, absolute

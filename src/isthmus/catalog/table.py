@@ -25,6 +25,7 @@ from isthmus.io import make_folder
 
 FORMAT = 1
 TABLE = "items"
+RECALL = 0.98  # wanted of an index where nobody said anything
 DESCRIPTION = b"isthmus"  # where the facts stand in the schema's metadata
 
 
@@ -53,7 +54,7 @@ class Facts:
     model_relative: str = ""
     centring: bool | None = None
     index_above: int = 50_000
-    recall: float = 0.98
+    recall: float = RECALL
     created: str = ""
     format: int = FORMAT
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isthmus.catalog.embed import Vectors
+from isthmus.io import stable_hash
+
+if TYPE_CHECKING:
+    from isthmus.catalog.items import Items
 
 SAMPLE = 200
 TOP = 10
 APART = 3.0
 SAME = 1e-6  # an equal score is as good a hit
 Numbers = np.ndarray[Any, Any]
+
+
+def own_items(items: Items, count: int) -> tuple[list[str], Vectors]:
+    """Ids and vectors (n, dim) of at most so many of a catalog's items, drawn by a hash of their ids."""
+    ids = [id for batch in items.scan(["id"]) for id in batch.column("id").to_pylist()]
+    rows, vectors = items.fetch(sorted(ids, key=lambda id: stable_hash("recall", id))[: max(0, count)])
+    return [row["id"] for row in rows], vectors
 
 
 def trial_queries(own: Vectors) -> Vectors:

@@ -142,7 +142,14 @@ def measure(plan: Plan, options: Options) -> Measured:
 
     model = load_model(plan.run, plan.domains, attributes=options.attributes)
     on_bad: Literal["raise", "skip"] = "skip" if options.skip_bad else "raise"
-    # First what may still find the tables wanting: it reads fewer images.
+    # First what may still find the tables wanting: it reads fewer images, or none.
+    if options.verify is not None:
+        from isthmus.evaluate.sides import relevance
+        from isthmus.evaluate.verify import require_pairs
+
+        by = relevance(list(plan.rows[0]), list(plan.rows[1])) if options.by == "auto" else options.by
+        keys = [[getattr(row, by) for row in rows] for rows in plan.rows]
+        require_pairs(keys[0], keys[1], "->".join(model.domains))
     attributes = _attributes(model, plan, options, on_bad) if options.attributes else []
     embedded = embed_domains(
         model, *plan.rows, centring=options.centring, batch_size=options.batch_size, workers=options.workers,

@@ -53,9 +53,10 @@ def index(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Embed images and store them in a catalog; run it again to go on or to add what is new."""
-    from isthmus.catalog.effort import RECALL, check_recall
+    from isthmus.catalog.effort import check_recall
     from isthmus.catalog.storage import read_options
     from isthmus.catalog.store import Catalog
+    from isthmus.catalog.table import RECALL
     from isthmus.cli.common import print_json
     from isthmus.models.hub import local
     from isthmus.models.precision import check_precision, set_precision

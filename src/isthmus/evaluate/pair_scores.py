@@ -17,6 +17,7 @@ from torch import Tensor
 
 from isthmus import ops
 from isthmus.errors import IsthmusError
+from isthmus.evaluate.ranking import cosine_scores
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -115,23 +116,19 @@ def count_pairs(
         itself: both sets are the same images in the same order: the pair of an image with itself is left out.
 
     Raises:
-        IsthmusError: a vector holds NaN or an infinity.
+        IsthmusError: a vector holds NaN or an infinity, or the vectors differ in width.
 
     Example:
         >>> found = count_pairs(torch.eye(2), torch.eye(2), np.array([0, 1]), np.array([0, 1]))
         >>> found.pairs, int(found.genuine[bins_of(torch.tensor(1.0))])
         ((2, 2), 2)
     """
-    q, g = (x if x.dtype == torch.float64 else x.float() for x in map(torch.as_tensor, (query, gallery)))
-    g = g.to(q.dtype)
-    # A query's own length changes no order; dividing by the gallery's lengths spares a copy of the gallery.
-    lengths = torch.cat([g[part].norm(dim=1) for part in ops.blocks(len(g), 1 << 16)]) if len(g) else g.new_ones(0)
-    scale = torch.where(lengths > 0, 1.0 / lengths, 0.0)
+    scores_of, q, g = cosine_scores(query, gallery)
     codes, others = torch.from_numpy(query_codes), torch.from_numpy(gallery_codes)
 
     def scored(rows: Tensor) -> tuple[Tensor, Tensor, NDArray[np.int32]]:
         """Scores, which of them are genuine, and their bins: genuine ones behind the impostors', own pairs behind."""
-        scores = ops.similarity(ops.normalise(q[rows]), g).mul_(scale)
+        scores = scores_of(rows)
         if not bool(scores.sum().isfinite()):
             raise IsthmusError("A query or gallery vector holds NaN or an infinity; leave its image out.")
         genuine = codes[rows, None] == others

@@ -9,6 +9,7 @@ after ISO/IEC 19795-1 (there FMR and FNMR). What too few pairs can't measure is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,6 +65,25 @@ class Verified:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def require_pairs(query_keys: Sequence[str | None], gallery_keys: Sequence[str | None], direction: str) -> None:
+    """Check that there are pairs of one identity and pairs of two; it needs no image.
+
+    Raises:
+        IsthmusError: there are none of either.
+
+    Example:
+        >>> require_pairs(["a"], ["a", "b"], "sketch->photo")
+    """
+    asks, answers = (Counter(key for key in keys if key is not None) for keys in (query_keys, gallery_keys))
+    genuine = sum(count * answers[key] for key, count in asks.items())
+    if not 0 < genuine < asks.total() * answers.total():
+        kind = "of two identities" if genuine else "of one identity"
+        raise IsthmusError(
+            f"{direction}: among {asks.total()} queries and {answers.total()} gallery images there is no pair {kind}, "
+            "so nothing can be verified; check labels and identities."
+        )
 
 
 def check_rates(rates: Sequence[float], what: str) -> tuple[float, ...]:
@@ -141,14 +161,9 @@ def verify(
     vectors = [
         part if kept.all() else np.asarray(part)[kept] for part, kept in zip((query, gallery), known, strict=True)
     ]
+    require_pairs(query_keys, gallery_keys, direction)
     found = count_pairs(vectors[0], vectors[1], codes[0], codes[1], enrolled=enrolled)
     genuine, impostor = found.pairs
-    if not genuine or not impostor:
-        kind = "of one identity" if not genuine else "of two identities"
-        raise IsthmusError(
-            f"{direction}: among {len(codes[0])} queries and {len(codes[1])} gallery images there is no pair {kind}, "
-            "so nothing can be verified; check labels and identities."
-        )
     far, frr = rate_curves(found)
     intervals, passing = _intervals(found, fars, bootstrap, seed), accepted_from(found.impostor)
     figures: dict[str, Figure] = {}
